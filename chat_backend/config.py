@@ -1,0 +1,280 @@
+"""Settings: the only reader of the environment.
+
+Every setting is one field: its name in lower case is the variable in upper case, its metadata
+says what it means and how its text is read. ``docs/settings.md`` is made from this file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+DEV_USER = "anonymous"
+
+
+class ConfigError(Exception):
+    """A setting can't be used; the message is the sentence an operator needs."""
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _int(low: int, high: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        if not re.fullmatch(r"-?\d{1,12}", value) or not low <= int(value) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(value)
+
+    return read
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    def read(value: str) -> float:
+        if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", value) or not low <= float(value) <= high:
+            raise ValueError(f"must be a number of seconds from {low:g} to {high:g}")
+        return float(value)
+
+    return read
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return value
+
+    return read
+
+
+def _list(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _origins(value: str) -> tuple[str, ...]:
+    origins = _list(value)
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path.strip("/"):
+            raise ValueError("must be a comma-separated list of origins like https://chat.example.com")
+    return tuple(origin.rstrip("/") for origin in origins)
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be an http:// or https:// address")
+    return value.rstrip("/")
+
+
+def _database_url(value: str) -> str:
+    if value.startswith("sqlite:"):
+        return value
+    scheme, separator, rest = value.partition("://")
+    if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg"}:
+        raise ValueError("must be a postgresql:// or sqlite:/// address")
+    return f"postgresql+psycopg://{rest}"
+
+
+def _redis_url(value: str) -> str:
+    if urlsplit(value).scheme not in {"redis", "rediss"}:
+        raise ValueError("must be a redis:// or rediss:// address")
+    return value
+
+
+def _model_reference(value: str) -> tuple[str, ...]:
+    references = _list(value)
+    for reference in references:
+        provider, separator, model = reference.partition(":")
+        if not (provider and separator and model):
+            raise ValueError("must be a comma-separated list of PROVIDER:model")
+    return references
+
+
+def setting(default: Any, doc: str, read: Callable[[str], Any] = _text, *, secret: bool = False) -> Any:
+    """Declare one setting: its default, what it means, and how its text is read."""
+    metadata = {"doc": doc, "read": read, "secret": secret}
+    return dataclasses.field(default=default, metadata=metadata, repr=not secret)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that an operator may set, read once, checked at the start."""
+
+    # Parts
+    database_url: str = setting(
+        "sqlite:///var/chat.db", "The database: PostgreSQL, or SQLite for one machine.", _database_url, secret=True
+    )
+    redis_url: str = setting(
+        "redis://127.0.0.1:6379/0", "Redis for what is live and may be lost; `rediss://` for TLS.", _redis_url, secret=True
+    )
+    redis_ssl_cert_reqs: str = setting(
+        "required", "`none` accepts a platform's self-signed Redis certificate.", _choice("required", "none")
+    )
+    celery_broker_url: str = setting("", "Another broker for wake-ups; empty: `REDIS_URL`.", secret=True)
+    database_pool_size: int = setting(
+        0, "Database connections a process keeps; 0: 20 in a worker and 20 in a web process.", _int(0, 500)
+    )
+
+    # Web
+    host: str = setting("", "Address to bind; empty: loopback in `dev` mode, every interface in `jwt` mode.")
+    port: int = setting(8000, "Port of the web process.", _int(1, 65535))
+    max_sockets: int = setting(
+        0, "Open sockets and SSE streams a web process holds; 0: 500 on SQLite, 5,000 on PostgreSQL.", _int(0, 100_000)
+    )
+    max_connections_per_user: int = setting(1000, "Open connections a user may have, over all sessions.", _int(1, 100_000))
+    max_connections_per_session: int = setting(
+        10, "Open connections a user may have in one session.", _int(1, 10_000)
+    )
+    max_waiting_requests: int = setting(
+        64, "Requests that may wait for a reply in one web process; one more is answered 202 at once.", _int(0, 10_000)
+    )
+    allowed_origins: tuple[str, ...] = setting(
+        (), "Origins of browser pages that may call, comma-separated; same origin always may.", _origins
+    )
+    trusted_proxies: int = setting(0, "Proxies in front whose `X-Forwarded-*` headers are believed.", _int(0, 10))
+
+    # Who is asking
+    auth_mode: str = setting("jwt", "`jwt`, or `dev` (trusts `X-User-ID`; for one's own machine).", _choice("jwt", "dev"))
+    jwt_secret: str = setting("", "HS256 key, 32 bytes or more.", secret=True)
+    jwt_jwks_url: str = setting("", "Where the keys of RS256 and ES256 tokens are published.")
+    jwt_issuer: str = setting("", "Required `iss` of tokens, where set.")
+    jwt_audience: str = setting("", "Required `aud` of tokens, where set.")
+
+    # Providers
+    local_llm_base_url: str = setting(
+        "http://localhost:11434/v1", "Provider LOCAL: any OpenAI-compatible server.", _http_url
+    )
+    local_llm_api_key: str = setting("", "Key for LOCAL, where it wants one.", secret=True)
+    openrouter_base_url: str = setting("https://openrouter.ai/api/v1", "Provider OPENROUTER.", _http_url)
+    openrouter_api_key: str = setting("", "Key for OPENROUTER; without it the provider is not configured.", secret=True)
+    app_url: str = setting("", "Address of your app, told to OPENROUTER as `HTTP-Referer`.")
+    app_title: str = setting("chat_backend", "Name of your app, told to OPENROUTER.")
+    llm_fallbacks: tuple[str, ...] = setting(
+        (), "What to ask when a session's own model fails: `PROVIDER:model`, comma-separated.", _model_reference
+    )
+    context_tokens: int = setting(
+        8192, "How many tokens of a conversation are sent, unless a session says otherwise.", _int(256, 2_000_000)
+    )
+    llm_connect_timeout_seconds: float = setting(5.0, "Limit for connecting to a provider.", _seconds(0.1, 60))
+    llm_first_token_timeout_seconds: float = setting(60.0, "Limit for the first token.", _seconds(0.1, 600))
+    llm_token_timeout_seconds: float = setting(30.0, "Limit between two tokens.", _seconds(0.1, 600))
+    llm_total_timeout_seconds: float = setting(600.0, "Limit for a whole reply.", _seconds(0.1, 7200))
+    llm_max_attempts: int = setting(3, "Failed attempts at one provider before the next, or the end.", _int(1, 20))
+    llm_backoff_base_seconds: float = setting(1.0, "First step of the backoff between attempts.", _seconds(0.001, 60))
+    llm_backoff_cap_seconds: float = setting(20.0, "Longest backoff between attempts.", _seconds(0.001, 600))
+    breaker_failures: int = setting(5, "Failures in a row that open a provider's circuit breaker.", _int(1, 1000))
+    breaker_open_seconds: float = setting(30.0, "How long an open circuit breaker refuses.", _seconds(0.1, 3600))
+
+    # Workers
+    worker_concurrency: int = setting(300, "Replies that one worker process carries at once.", _int(1, 2000))
+    lease_seconds: float = setting(15.0, "How long a claim holds without a heartbeat.", _seconds(0.5, 600))
+    heartbeat_seconds: float = setting(3.0, "Interval of a worker's heartbeat.", _seconds(0.05, 120))
+    sweep_seconds: float = setting(3.0, "Interval of each worker's sweep.", _seconds(0.05, 120))
+    forgotten_seconds: float = setting(
+        5.0, "How long a due job may wait for its wake-up before the sweep takes it.", _seconds(0.05, 600)
+    )
+    drain_seconds: float = setting(10.0, "How long a terminated worker lets replies run on.", _seconds(0, 20))
+    checkpoint_seconds: float = setting(0.5, "Interval at which running text is written to the database.", _seconds(0.02, 30))
+    max_abandoned_attempts: int = setting(3, "Workers a job may lose before it fails.", _int(1, 20))
+    job_expiry_seconds: float = setting(86400.0, "A job not started within this fails.", _seconds(1, 604800))
+
+    # Live delivery
+    catch_up_seconds: float = setting(
+        2.0, "Interval at which a web process compares its viewers with the database.", _seconds(0.05, 4)
+    )
+    ping_seconds: float = setting(25.0, "Interval of protocol pings and SSE comments.", _seconds(0.05, 55))
+    send_timeout_seconds: float = setting(10.0, "How long a viewer may not read before it is closed.", _seconds(0.1, 120))
+    outbox_bytes: int = setting(4_194_304, "What may wait to be sent to one viewer.", _int(1_048_576, 268_435_456))
+    typing_seconds: float = setting(6.0, "How long a typing indicator lasts.", _seconds(0.1, 60))
+    event_retention_seconds: float = setting(86400.0, "How long events can be replayed.", _seconds(1, 31_536_000))
+
+    # Limits that a deployment may want to move
+    idempotency_retention_seconds: float = setting(86400.0, "How long idempotency keys are kept.", _seconds(1, 2_592_000))
+    ticket_seconds: float = setting(30.0, "How long a WebSocket ticket is good.", _seconds(1, 300))
+
+    # Running
+    log_level: str = setting("INFO", "Least level that is logged.", _choice("DEBUG", "INFO", "WARNING", "ERROR"))
+    flower_port: int = setting(5555, "Port of Flower, bound to loopback.", _int(1, 65535))
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read and check every setting.
+
+        Raises ConfigError with one sentence per wrong value.
+        """
+        environ = os.environ if environ is None else environ
+        values, wrong = {}, []
+        for field in dataclasses.fields(cls):
+            text = environ.get(field.name.upper(), "").strip()
+            if text:
+                try:
+                    values[field.name] = field.metadata["read"](text)
+                except ValueError as error:
+                    wrong.append(f"{field.name.upper()} {error}.")
+        if wrong:
+            raise ConfigError(" ".join(wrong))
+        settings = cls(**values)
+        settings.check(environ)
+        return settings
+
+    def check(self, environ: Mapping[str, str]) -> None:
+        """Refuse what each value alone can't tell. Raises ConfigError."""
+        if self.auth_mode == "jwt" and not (self.jwt_secret or self.jwt_jwks_url):
+            raise ConfigError(
+                "AUTH_MODE is jwt, but there is no key: set JWT_SECRET (32 bytes or more) or JWT_JWKS_URL, "
+                "or AUTH_MODE=dev on your own machine."
+            )
+        if self.jwt_secret and len(self.jwt_secret.encode()) < 32:
+            raise ConfigError("JWT_SECRET must be 32 bytes or longer.")
+        if self.is_sqlite and "DYNO" in environ:
+            raise ConfigError("DATABASE_URL is SQLite, but this platform's disk does not last: attach a PostgreSQL.")
+        if self.heartbeat_seconds * 2 >= self.lease_seconds:
+            raise ConfigError("LEASE_SECONDS must be more than twice HEARTBEAT_SECONDS.")
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.database_url.startswith("sqlite:")
+
+    @property
+    def is_dev(self) -> bool:
+        return self.auth_mode == "dev"
+
+    @property
+    def broker_url(self) -> str:
+        """The broker's address, with the TLS check spelled out: kombu's silence would mean none."""
+        return self._with_tls(self.celery_broker_url or self.redis_url)
+
+    @property
+    def live_redis_url(self) -> str:
+        return self._with_tls(self.redis_url)
+
+    @property
+    def socket_limit(self) -> int:
+        return self.max_sockets or (500 if self.is_sqlite else 5000)
+
+    @property
+    def bind_host(self) -> str:
+        return self.host or ("127.0.0.1" if self.is_dev else "0.0.0.0")  # noqa: S104 - a platform's router is outside
+
+    def _with_tls(self, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme != "rediss" or "ssl_cert_reqs" in parts.query:
+            return url
+        query = "&".join(filter(None, [parts.query, f"ssl_cert_reqs={self.redis_ssl_cert_reqs}"]))
+        return urlunsplit(parts._replace(query=query))
+
+
+def settings_table() -> str:
+    """Render every setting as a Markdown table, for docs/settings.md."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for field in dataclasses.fields(Settings):
+        default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        shown = f"`{default:g}`" if isinstance(default, float) else (f"`{default}`" if default != "" else "")
+        rows.append(f"| `{field.name.upper()}` | {shown} | {field.metadata['doc']} |")
+    return "\n".join(rows) + "\n"

@@ -1,0 +1,98 @@
+"""The closed lists of the contract."""
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """Who speaks in a message."""
+
+    USER = "user"
+    ASSISTANT = "assistant"
+    SYSTEM = "system"
+
+
+class MessageStatus(StrEnum):
+    """How far a message has come; all but replies are born complete."""
+
+    PENDING = "pending"
+    STREAMING = "streaming"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def unfinished(self) -> bool:
+        return self in (MessageStatus.PENDING, MessageStatus.STREAMING)
+
+
+class JobStatus(StrEnum):
+    """The states of a job."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def unfinished(self) -> bool:
+        return self in (JobStatus.QUEUED, JobStatus.RUNNING)
+
+
+UNFINISHED_JOB = (JobStatus.QUEUED, JobStatus.RUNNING)
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    ABANDONED = "abandoned"
+    HANDED_OVER = "handed_over"
+
+
+class ParticipantRole(StrEnum):
+    """What a participant may do in a chat session."""
+
+    OWNER = "owner"
+    MEMBER = "member"
+    VIEWER = "viewer"
+
+
+class OnBusy(StrEnum):
+    """What a second prompt does while one is answered."""
+
+    QUEUE = "queue"
+    REJECT = "reject"
+    INTERRUPT = "interrupt"
+
+
+class Action(StrEnum):
+    """What happened to a message."""
+
+    NEW_MESSAGE = "new_message"
+    UPDATED = "updated"
+    RESTARTED = "restarted"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    STREAMING = "streaming"
+
+
+class EventType(StrEnum):
+    """What the server says on a socket."""
+
+    CONNECTION_ESTABLISHED = "connection_established"
+    USER_JOINED = "user_joined"
+    USER_LEFT = "user_left"
+    MESSAGE_UPDATE = "message_update"
+    MESSAGE_DELTA = "message_delta"
+    JOB_UPDATE = "job_update"
+    SESSION_UPDATE = "session_update"
+    TYPING_INDICATOR = "typing_indicator"
+    ERROR = "error"
+    PONG = "pong"
+
+
+PROVIDERS = ("LOCAL", "OPENROUTER")

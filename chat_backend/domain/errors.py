@@ -1,0 +1,192 @@
+"""Everything that can go wrong, as types.
+
+ChatError                      what a client is told: HTTP status, closed code, safe words
+ +- MalformedRequest            400
+ +- Unauthenticated             401
+ +- Forbidden                   403
+ +- NotFound                    404
+ +- Conflict                    409
+ +- InvalidInput                422
+ +- TooMany                     429
+ +- Unavailable                 503
+LeaseLost                      this worker no longer owns the attempt; its result is thrown away
+ProviderError                  an attempt at a provider failed: retryable or not
+ +- ProviderUnreachable         no connection
+ +- ProviderTimeout             connected, but silent for too long
+ +- ProviderRefused             an HTTP status or an error object said no
+ +- StreamBroken                the stream ended or broke before the reply did
+ +- ReplyTooLong                more text than a reply may hold
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+
+class ErrorCode(StrEnum):
+    """Every `error_code` there is; documented in docs/errors.md."""
+
+    MALFORMED_JSON = "MALFORMED_JSON"
+    MALFORMED_REQUEST = "MALFORMED_REQUEST"
+    INVALID_IDEMPOTENCY_KEY = "INVALID_IDEMPOTENCY_KEY"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    FORBIDDEN = "FORBIDDEN"
+    ORIGIN_NOT_ALLOWED = "ORIGIN_NOT_ALLOWED"
+    NOT_A_PARTICIPANT = "NOT_A_PARTICIPANT"
+    NOT_FOUND = "NOT_FOUND"
+    METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
+    MESSAGE_BUSY = "MESSAGE_BUSY"
+    SESSION_BUSY = "SESSION_BUSY"
+    QUEUE_FULL = "QUEUE_FULL"
+    NOT_A_REPLY = "NOT_A_REPLY"
+    OWNER_IS_FIXED = "OWNER_IS_FIXED"
+    PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
+    UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
+    INVALID_INPUT = "INVALID_INPUT"
+    IDEMPOTENCY_KEY_REUSED = "IDEMPOTENCY_KEY_REUSED"
+    TOO_MANY_CONNECTIONS = "TOO_MANY_CONNECTIONS"
+    RATE_LIMITED = "RATE_LIMITED"
+    SERVER_RESTARTING = "SERVER_RESTARTING"
+    TOO_SLOW = "TOO_SLOW"
+    INTERNAL_ERROR = "INTERNAL_ERROR"
+    DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE"
+    # In jobs and attempts
+    PROVIDER_NOT_CONFIGURED = "PROVIDER_NOT_CONFIGURED"
+    PROVIDER_UNREACHABLE = "PROVIDER_UNREACHABLE"
+    PROVIDER_TIMEOUT = "PROVIDER_TIMEOUT"
+    PROVIDER_UNAUTHORIZED = "PROVIDER_UNAUTHORIZED"
+    PROVIDER_PAYMENT_REQUIRED = "PROVIDER_PAYMENT_REQUIRED"
+    PROVIDER_RATE_LIMITED = "PROVIDER_RATE_LIMITED"
+    PROVIDER_REJECTED = "PROVIDER_REJECTED"
+    PROVIDER_FAILED = "PROVIDER_FAILED"
+    CIRCUIT_OPEN = "CIRCUIT_OPEN"
+    STREAM_BROKEN = "STREAM_BROKEN"
+    REPLY_TOO_LONG = "REPLY_TOO_LONG"
+    WORKER_LOST = "WORKER_LOST"
+    JOB_EXPIRED = "JOB_EXPIRED"
+
+
+class ChatError(Exception):
+    """What a client is told when a request can't be served."""
+
+    status = 500
+    code = ErrorCode.INTERNAL_ERROR
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: ErrorCode | None = None,
+        field: str | None = None,
+        details: dict[str, Any] | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or type(self).code
+        self.details = {"field": field, "message": message, **(details or {})}
+        self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        """Every fault found, each as {field, message}."""
+        return [{"field": self.details["field"], "message": self.details["message"]}]
+
+
+class MalformedRequest(ChatError):
+    status = 400
+    code = ErrorCode.MALFORMED_REQUEST
+
+
+class Unauthenticated(ChatError):
+    status = 401
+    code = ErrorCode.UNAUTHENTICATED
+
+
+class Forbidden(ChatError):
+    status = 403
+    code = ErrorCode.FORBIDDEN
+
+
+class NotFound(ChatError):
+    status = 404
+    code = ErrorCode.NOT_FOUND
+
+
+class Conflict(ChatError):
+    status = 409
+
+
+class InvalidInput(ChatError):
+    """One or more fields can't be taken; `faults` lists all of them."""
+
+    status = 422
+    code = ErrorCode.INVALID_INPUT
+
+    def __init__(self, message: str, *, faults: list[dict[str, Any]] | None = None, **more: Any) -> None:
+        super().__init__(message, **more)
+        self._faults = faults
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        return self._faults or super().errors
+
+
+class TooMany(ChatError):
+    status = 429
+    code = ErrorCode.RATE_LIMITED
+
+
+class Unavailable(ChatError):
+    status = 503
+    code = ErrorCode.DATABASE_UNAVAILABLE
+
+
+class LeaseLost(Exception):
+    """This worker no longer owns the attempt: throw its result away."""
+
+
+class ProviderError(Exception):
+    """An attempt at a provider failed. `message` is safe to show; a provider's own words are not in it."""
+
+    code = ErrorCode.PROVIDER_FAILED
+    retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: ErrorCode | None = None,
+        retryable: bool | None = None,
+        http_status: int | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or type(self).code
+        self.retryable = type(self).retryable if retryable is None else retryable
+        self.http_status = http_status
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ProviderUnreachable(ProviderError):
+    code = ErrorCode.PROVIDER_UNREACHABLE
+
+
+class ProviderTimeout(ProviderError):
+    code = ErrorCode.PROVIDER_TIMEOUT
+
+
+class ProviderRefused(ProviderError):
+    code = ErrorCode.PROVIDER_REJECTED
+    retryable = False
+
+
+class StreamBroken(ProviderError):
+    code = ErrorCode.STREAM_BROKEN
+
+
+class ReplyTooLong(ProviderError):
+    code = ErrorCode.REPLY_TOO_LONG
+    retryable = False
