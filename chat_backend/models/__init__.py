@@ -1,0 +1,23 @@
+"""The tables."""
+
+from chat_backend.models.base import Base, db
+from chat_backend.models.chat_session import ChatSession
+from chat_backend.models.idempotency_key import IdempotencyKey
+from chat_backend.models.llm_job import LlmAttempt, LlmJob
+from chat_backend.models.message import Message
+from chat_backend.models.participant import Participant
+from chat_backend.models.session_event import SessionEvent
+from chat_backend.models.ticket import Ticket
+
+__all__ = [
+    "Base",
+    "ChatSession",
+    "IdempotencyKey",
+    "LlmAttempt",
+    "LlmJob",
+    "Message",
+    "Participant",
+    "SessionEvent",
+    "Ticket",
+    "db",
+]

@@ -1,0 +1,126 @@
+"""What web and worker share: the database, Redis, and the two ways out."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from uuid import UUID
+
+from flask import Flask
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session, sessionmaker
+
+from chat_backend.config import Settings
+from chat_backend.domain.errors import Unavailable
+from chat_backend.models import db
+from chat_backend.models.engine import engine_options, prepare
+from chat_backend.protocol.envelope import Envelope
+from chat_backend.queue.enqueue import Doorbell
+from chat_backend.realtime.publisher import Publisher
+from chat_backend.unit_of_work import Outbound, UnitOfWork
+
+log = logging.getLogger(__name__)
+
+POOL_SIZE = 20
+
+
+class Ways:
+    """The two ways out of a unit of work: Redis for who watches, the queue for who works."""
+
+    def __init__(self, publisher: Publisher, doorbell: Doorbell) -> None:
+        self.publisher = publisher
+        self.doorbell = doorbell
+
+    def publish(self, envelopes: list[tuple[UUID, Envelope]]) -> None:
+        self.publisher.publish(envelopes)
+
+    def wake(self, job_ids: list[UUID]) -> None:
+        for job_id in job_ids:
+            self.doorbell.ring(job_id)
+
+    def cancel(self, job_ids: list[UUID]) -> None:
+        self.publisher.cancel(job_ids)
+
+
+@dataclass
+class Backend:
+    """A process's share of the outside world."""
+
+    settings: Settings
+    engine: Engine
+    out: Outbound
+
+    def __post_init__(self) -> None:
+        self._reading = sessionmaker(self.engine, autoflush=False, expire_on_commit=False)
+        self._writing = sessionmaker(
+            self.engine.execution_options(writes=True), autoflush=False, expire_on_commit=False
+        )
+        # SQLite has one writer at a time and its waiting is unfair: within a process, queue for it in line.
+        self._turn: AbstractContextManager[object] = (
+            threading.Lock() if self.engine.dialect.name == "sqlite" else nullcontext()
+        )
+
+    @contextmanager
+    def unit_of_work(self) -> Iterator[UnitOfWork]:
+        """Open a transaction that writes; after it committed, tell the world.
+
+        Raises Unavailable when the database can't be used.
+        """
+        with self._turn, _translated(), self._writing() as session, session.begin():
+            uow = UnitOfWork(session)
+            yield uow
+        try:
+            uow.tell_the_world(self.out)
+        except Exception:  # what committed has happened: nothing after it may fail the caller
+            log.exception("could not tell the world", extra={"action": "tell"})
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Open a transaction that only reads. Raises Unavailable when the database can't be used."""
+        with _translated(), self._reading() as session:
+            yield session
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.engine.dispose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        log.warning("database unavailable", extra={"action": "database", "error": type(error).__name__})
+        raise _unavailable() from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise _unavailable() from error
+        raise
+
+
+def _unavailable() -> Unavailable:
+    return Unavailable("The database can't be used right now.", retry_after_seconds=2)
+
+
+def flask_app(settings: Settings, name: str = "chat_backend") -> Flask:
+    """Return a Flask app that knows the database, and nothing else."""
+    app = Flask(name, static_folder=None)
+    app.config["SQLALCHEMY_DATABASE_URI"] = settings.database_url
+    pool_size = settings.database_pool_size or POOL_SIZE
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(settings.database_url, pool_size=pool_size)
+    db.init_app(app)
+    return app
+
+
+def connect(settings: Settings, app: Flask | None = None) -> Backend:
+    """Return this process's share of the outside world; nothing is contacted yet."""
+    app = app or flask_app(settings)
+    with app.app_context():
+        engine = db.engine
+    prepare(engine)
+    return Backend(settings, engine, Ways(Publisher(settings), Doorbell(settings)))

@@ -1,0 +1,103 @@
+"""What every table shares: the base class, times, ids and the database's own clock."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import JSON, DateTime, Double, Enum, MetaData, Uuid
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import DeclarativeBase, registry
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator
+from uuid_utils.compat import uuid7
+
+NAMES = {
+    "ix": "idx_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "check_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time; SQLite, which knows no zones, stores it bare."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def closed(enum: type, length: int = 20) -> Enum:
+    """Return the column type of a closed list: stored as its text, read back as the enum."""
+    return Enum(
+        enum,
+        native_enum=False,
+        create_constraint=False,
+        validate_strings=True,
+        length=length,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class Base(DeclarativeBase):
+    """Base of all models."""
+
+    registry = registry(
+        metadata=MetaData(naming_convention=NAMES),
+        type_annotation_map={
+            datetime: UtcDateTime(),
+            UUID: Uuid(),
+            dict[str, Any]: JSON(none_as_null=True),
+            float: Double(),
+        },
+    )
+
+
+db = SQLAlchemy(metadata=Base.registry.metadata, disable_autonaming=True)
+
+
+class database_clock(FunctionElement[float]):  # noqa: N801 - reads as SQL
+    """Seconds since 1970 by the database's clock, the only one that leases go by."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(database_clock, "postgresql")
+def _postgresql_clock(element: Any, compiler: Any, **more: Any) -> str:
+    return "extract(epoch from clock_timestamp())::double precision"
+
+
+@compiles(database_clock, "sqlite")
+def _sqlite_clock(element: Any, compiler: Any, **more: Any) -> str:
+    # unixepoch('subsec') is silently NULL before SQLite 3.42.
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+def now() -> datetime:
+    """Return the time in UTC."""
+    return datetime.now(UTC)
+
+
+def new_id() -> UUID:
+    """Return a new id; ids made later sort later."""
+    return uuid7()
+
+
+def time_of(made: UUID) -> datetime:
+    """Return when an id was made, to the millisecond."""
+    return datetime.fromtimestamp((made.int >> 80) / 1000, UTC)

@@ -1,0 +1,62 @@
+"""How each database is spoken to: pragmas, time limits, and how transactions begin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import make_url
+
+BUSY_SECONDS = 5
+STATEMENT_SECONDS = 15
+LOCK_SECONDS = 5
+IDLE_SECONDS = 30
+POOL_WAIT_SECONDS = 5
+
+
+def engine_options(url: str, *, pool_size: int) -> dict[str, Any]:
+    """Return what the engine for a database address needs."""
+    options: dict[str, Any] = {
+        "pool_size": pool_size,
+        "max_overflow": 0,
+        "pool_timeout": POOL_WAIT_SECONDS,
+        "pool_use_lifo": True,
+    }
+    if url.startswith("sqlite"):
+        return options | {"connect_args": {"timeout": BUSY_SECONDS, "check_same_thread": False}}
+    limits = (
+        f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout={LOCK_SECONDS}s "
+        f"-c idle_in_transaction_session_timeout={IDLE_SECONDS}s -c timezone=UTC"
+    )
+    keepalive = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+    return options | {
+        "pool_pre_ping": True,
+        "pool_recycle": 1800,
+        "connect_args": {"connect_timeout": 5, "options": limits, **keepalive},
+    }
+
+
+def prepare(engine: Engine) -> None:
+    """Set up an engine once: SQLite's pragmas, folder, and transactions that begin when told to."""
+    if engine.dialect.name != "sqlite":
+        return
+    path = make_url(str(engine.url)).database
+    if path and path != ":memory:":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+
+
+def _configure_sqlite(connection: Any, record: Any) -> None:
+    # None: the driver begins nothing by itself; _begin_sqlite does.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={BUSY_SECONDS * 1000}"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    # A transaction that reads first and then writes fails at once when another has written between,
+    # whatever the timeout: so who means to write says so at the start.
+    mode = "IMMEDIATE" if connection.get_execution_options().get("writes") else "DEFERRED"
+    connection.exec_driver_sql(f"BEGIN {mode}")

@@ -1,0 +1,104 @@
+"""LLM jobs and their attempts. The row is the truth; the broker's message only a wake-up."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from chat_backend.domain.enums import JobStatus, Outcome
+from chat_backend.models.base import Base, closed
+
+_UNFINISHED = text("status IN ('queued', 'running')")
+_RUNNING = text("status = 'running'")
+_QUEUED = text("status = 'queued'")
+
+
+class LlmJob(Base):
+    """One request for one reply. Times without a zone are seconds since 1970 by the database's clock."""
+
+    __tablename__ = "llm_jobs"
+    __table_args__ = (
+        CheckConstraint("status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="valid_job_status"),
+        CheckConstraint("(status = 'running') = (lease_until IS NOT NULL)", name="running_has_lease"),
+        Index("idx_llm_jobs_session_position", "session_id", "position"),
+        Index("uq_llm_jobs_running", "session_id", unique=True, postgresql_where=_RUNNING, sqlite_where=_RUNNING),
+        Index("uq_llm_jobs_unfinished", "message_id", unique=True, postgresql_where=_UNFINISHED, sqlite_where=_UNFINISHED),
+        Index("idx_llm_jobs_due", "not_before", postgresql_where=_QUEUED, sqlite_where=_QUEUED),
+        Index("idx_llm_jobs_lease", "lease_until", postgresql_where=_RUNNING, sqlite_where=_RUNNING),
+        Index("idx_llm_jobs_message", "message_id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    session_id: Mapped[UUID] = mapped_column(ForeignKey("chat_sessions.id", ondelete="CASCADE"))
+    message_id: Mapped[UUID] = mapped_column(ForeignKey("chat_messages.id", ondelete="CASCADE"))
+    assistant_message_id: Mapped[UUID] = mapped_column(ForeignKey("chat_messages.id", ondelete="CASCADE"), unique=True)
+    # The reply's seq: jobs of a session run in this order.
+    position: Mapped[int]
+    user_id: Mapped[str] = mapped_column(String(255), index=True)
+    status: Mapped[JobStatus] = mapped_column(closed(JobStatus))
+    attempt: Mapped[int] = mapped_column(default=0)
+    # What is asked in turn, [{provider, model}, ...], and which of them is on.
+    chain: Mapped[list[dict[str, str]]] = mapped_column(type_=Base.registry.type_annotation_map[dict[str, Any]])
+    chain_position: Mapped[int] = mapped_column(default=0)
+    options: Mapped[dict[str, Any]]
+    failures: Mapped[int] = mapped_column(default=0)
+    abandonments: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[float]
+    lease_owner: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[float | None]
+    cancel_requested_at: Mapped[float | None]
+    retry_at: Mapped[float | None]
+    error_code: Mapped[str | None] = mapped_column(String(50))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    attempts: Mapped[list[LlmAttempt]] = relationship(
+        order_by="LlmAttempt.number", cascade="all, delete-orphan", passive_deletes=True
+    )
+
+    @property
+    def provider(self) -> str:
+        return self.chain[self.chain_position]["provider"]
+
+    @property
+    def model(self) -> str:
+        return self.chain[self.chain_position]["model"]
+
+    @property
+    def retry_time(self) -> datetime | None:
+        """When a retry that waits will begin."""
+        return None if self.retry_at is None else datetime.fromtimestamp(self.retry_at, UTC)
+
+
+class LlmAttempt(Base):
+    """One call to a provider for a job."""
+
+    __tablename__ = "llm_attempts"
+    __table_args__ = (
+        CheckConstraint(
+            "outcome IS NULL OR outcome IN ('succeeded', 'failed', 'cancelled', 'abandoned', 'handed_over')",
+            name="valid_outcome",
+        ),
+        CheckConstraint("number >= 1", name="valid_number"),
+    )
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("llm_jobs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    provider: Mapped[str] = mapped_column(String(50))
+    model: Mapped[str] = mapped_column(String(100))
+    worker: Mapped[str] = mapped_column(String(64))
+    outcome: Mapped[Outcome | None] = mapped_column(closed(Outcome))
+    http_status: Mapped[int | None]
+    error_code: Mapped[str | None] = mapped_column(String(50))
+    time_to_first_token_ms: Mapped[int | None]
+    duration_ms: Mapped[int | None]
+    prompt_tokens: Mapped[int | None]
+    completion_tokens: Mapped[int | None]
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]

@@ -1,0 +1,61 @@
+"""Messages: what users, models and the system said, in the order of `seq`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from chat_backend.domain.enums import MessageStatus, Role
+from chat_backend.models.base import Base, closed
+
+
+class Message(Base):
+    """One entry of a chat session. A reply is one that a job fills."""
+
+    __tablename__ = "chat_messages"
+    __table_args__ = (
+        UniqueConstraint("session_id", "seq"),
+        CheckConstraint("role IN ('user', 'assistant', 'system')", name="valid_message_role"),
+        CheckConstraint(
+            "status IN ('pending', 'streaming', 'complete', 'failed', 'cancelled')", name="valid_message_status"
+        ),
+        CheckConstraint("tokens_used >= 0", name="positive_tokens"),
+        Index("idx_chat_messages_session_created", "session_id", "created_at"),
+        Index("idx_chat_messages_session_role_created", "session_id", "role", "created_at"),
+        Index("idx_chat_messages_role", "role"),
+        Index("idx_chat_messages_created", "created_at"),
+        Index("idx_chat_messages_parent", "parent_message_id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    session_id: Mapped[UUID] = mapped_column(ForeignKey("chat_sessions.id", ondelete="CASCADE"))
+    seq: Mapped[int]
+    role: Mapped[Role] = mapped_column(closed(Role))
+    user_id: Mapped[str | None] = mapped_column(String(255))
+    content: Mapped[str] = mapped_column(Text)
+    status: Mapped[MessageStatus] = mapped_column(closed(MessageStatus))
+    parent_message_id: Mapped[UUID | None] = mapped_column(ForeignKey("chat_messages.id", ondelete="SET NULL"))
+    # Which job fills this reply. No foreign key: the job names the message, and one arrow is enough.
+    job_id: Mapped[UUID | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    llm_provider: Mapped[str | None] = mapped_column(String(50), index=True)
+    llm_model: Mapped[str | None] = mapped_column(String(100), index=True)
+    response_time_ms: Mapped[int | None]
+    tokens_used: Mapped[int] = mapped_column(default=0)
+    error_message: Mapped[str | None] = mapped_column(Text)
+    message_metadata: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether a job is still to write here; what the status says, never stored apart."""
+        return self.status.unfinished
+
+    @property
+    def is_reply(self) -> bool:
+        return self.role == Role.ASSISTANT

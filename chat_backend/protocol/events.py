@@ -1,0 +1,127 @@
+"""What the server says on a socket: the body of every kind of frame, and its encoding."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from chat_backend.domain.enums import Action, EventType
+from chat_backend.schemas.chat_session import SessionShape
+from chat_backend.schemas.fields import rfc3339
+from chat_backend.schemas.llm_job import JobShape
+from chat_backend.schemas.message import MessageShape
+
+_message, _job, _session = MessageShape(), JobShape(), SessionShape()
+
+Frame = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Happening:
+    """A durable event about to be written: what changed, by whom, under which name of the client's."""
+
+    type: EventType
+    subject: Any
+    action: Action | None = None
+    user_id: str | None = None
+    request_id: str | None = None
+
+    @classmethod
+    def message(cls, action: Action, message: Any, **more: Any) -> Happening:
+        return cls(EventType.MESSAGE_UPDATE, message, action, **more)
+
+    @classmethod
+    def job(cls, job: Any, **more: Any) -> Happening:
+        return cls(EventType.JOB_UPDATE, job, **more)
+
+    @classmethod
+    def session(cls, chat: Any, **more: Any) -> Happening:
+        return cls(EventType.SESSION_UPDATE, chat, **more)
+
+    def body(self) -> Frame:
+        """Return the frame's own fields, of the subject as it is now."""
+        if self.type == EventType.MESSAGE_UPDATE:
+            assert self.action is not None
+            return message_update(_message.dump(self.subject), self.action)
+        if self.type == EventType.JOB_UPDATE:
+            return {"type": EventType.JOB_UPDATE.value, "job": _job.dump(self.subject)}
+        return {"type": EventType.SESSION_UPDATE.value, "session": _session.dump(self.subject)}
+
+
+def framed(body: Frame, session_id: UUID, at: datetime, offset: int | None = None) -> Frame:
+    """Return a whole server frame; durable ones have an offset."""
+    frame = {"type": body["type"], "session_id": str(session_id), "timestamp": rfc3339(at)}
+    if offset is not None:
+        frame["offset"] = offset
+    return frame | body
+
+
+def encode(frame: Frame) -> bytes:
+    """Write a frame as the bytes of its JSON."""
+    return json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def message_shape(message: Any) -> Frame:
+    """Return a message as REST gives it."""
+    shape: Frame = _message.dump(message)
+    return shape
+
+
+def message_update(shape: Frame, action: Action) -> Frame:
+    return {"type": EventType.MESSAGE_UPDATE.value, "action": action.value, "message": shape}
+
+
+def message_delta(message_id: str, attempt: int, *, start: int, text: str) -> Frame:
+    """A piece of a reply; `start` is its position in the content, in code points."""
+    return {
+        "type": EventType.MESSAGE_DELTA.value,
+        "message_id": message_id,
+        "attempt": attempt,
+        "start": start,
+        "text": text,
+    }
+
+
+def connection_established(
+    user_id: str,
+    connection_id: str,
+    *,
+    offset: int,
+    recovered: bool,
+    online: Iterable[str],
+    streaming: list[Frame],
+) -> Frame:
+    return {
+        "type": EventType.CONNECTION_ESTABLISHED.value,
+        "user_id": user_id,
+        "connection_id": connection_id,
+        "offset": offset,
+        "recovered": recovered,
+        "participants_online": sorted(online),
+        "streaming": streaming,
+    }
+
+
+def presence(kind: EventType, user_id: str, online: Iterable[str]) -> Frame:
+    """user_joined or user_left."""
+    return {"type": kind.value, "user_id": user_id, "participants_online": sorted(online)}
+
+
+def typing_indicator(user_id: str, is_typing: bool) -> Frame:
+    return {"type": EventType.TYPING_INDICATOR.value, "user_id": user_id, "is_typing": is_typing}
+
+
+def error(shape: Frame, request_id: Any = None) -> Frame:
+    """The error object's fields beside the type; request_id is that of the frame that caused it."""
+    frame = {"type": EventType.ERROR.value} | shape
+    if isinstance(request_id, str):
+        frame["request_id"] = request_id
+    return frame
+
+
+def pong(offset: int) -> Frame:
+    return {"type": EventType.PONG.value, "offset": offset}

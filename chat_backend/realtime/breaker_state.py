@@ -1,0 +1,104 @@
+"""The circuit breakers' shared state in Redis: one circuit for each provider and model.
+
+`OPEN_CIRCUITS` is a sorted set of circuits that are not closed, each with the time (Redis' clock) until which it
+refuses; after that time it is half open. A circuit nobody tried for FORGET_SECONDS after that is forgotten.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis import Redis, RedisError
+
+from chat_backend.domain.enums import PROVIDERS
+
+__all__ = ["CLOSED", "HALF_OPEN", "OPEN", "RedisAway", "SharedCircuits", "read", "worst"]
+
+RedisAway = RedisError
+
+CLOSED, HALF_OPEN, OPEN = "closed", "half_open", "open"
+OPEN_CIRCUITS = "chat:breaker:open"
+FORGET_SECONDS = 600
+
+_ALLOW = """
+local until_ = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not until_ then return 1 end
+if tonumber(redis.call('TIME')[1]) + redis.call('TIME')[2] / 1000000 < tonumber(until_) then return 0 end
+return redis.call('SET', KEYS[2], 1, 'NX', 'PX', ARGV[2]) and 1 or 0
+"""
+
+_FAILED = """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + time[2] / 1000000
+local until_ = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if until_ and now < tonumber(until_) then return end
+if not until_ then
+  local failures = redis.call('INCR', KEYS[3])
+  redis.call('EXPIRE', KEYS[3], ARGV[4])
+  if failures < tonumber(ARGV[3]) then return end
+end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[4])
+redis.call('ZADD', KEYS[1], now + ARGV[2] / 1000, ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2] + ARGV[4] * 1000)
+redis.call('DEL', KEYS[2], KEYS[3])
+"""
+
+_SUCCEEDED = """
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('DEL', KEYS[2], KEYS[3])
+"""
+
+
+class SharedCircuits:
+    """What workers tell each other about circuits; every method is one atomic call and may raise RedisAway."""
+
+    def __init__(self, redis: Redis, *, failures: int, open_seconds: float) -> None:
+        self._redis = redis
+        self._failures = failures
+        self._open_ms = int(open_seconds * 1000)
+        self._allow = redis.register_script(_ALLOW)
+        self._failed = redis.register_script(_FAILED)
+        self._succeeded = redis.register_script(_SUCCEEDED)
+
+    def allow(self, circuit: str) -> bool:
+        """Tell whether a call may be made; a half-open circuit lets one through each time it would be open."""
+        return bool(self._allow(keys=_keys(circuit), args=[circuit, self._open_ms]))
+
+    def failed(self, circuit: str) -> None:
+        self._failed(keys=_keys(circuit), args=[circuit, self._open_ms, self._failures, FORGET_SECONDS])
+
+    def succeeded(self, circuit: str) -> None:
+        self._succeeded(keys=_keys(circuit), args=[circuit])
+
+    def read(self) -> dict[str, str]:
+        return read(self._redis)
+
+
+def read(redis: Redis) -> dict[str, str]:
+    """Tell each provider's state, the worst of its models'. Raises RedisAway."""
+    pipeline = redis.pipeline(transaction=False)
+    circuits, (seconds, micros) = pipeline.zrange(OPEN_CIRCUITS, 0, -1, withscores=True).time().execute()
+    now = seconds + micros / 1_000_000
+    states: dict[str, list[str]] = {}
+    for circuit, until in circuits:
+        if until > now - FORGET_SECONDS:
+            states.setdefault(provider_of(circuit), []).append(OPEN if until > now else HALF_OPEN)
+    return {provider: worst(states.get(provider, [])) for provider in PROVIDERS}
+
+
+def worst(states: list[str]) -> str:
+    """Tell the worst of some states; closed where there are none."""
+    return max(states, key=(CLOSED, HALF_OPEN, OPEN).index, default=CLOSED)
+
+
+def circuit_of(provider: str, model: str) -> str:
+    return f"{provider}:{model}"
+
+
+def provider_of(circuit: Any) -> str:
+    text: str = circuit.decode() if isinstance(circuit, bytes) else circuit
+    return text.partition(":")[0]
+
+
+def _keys(circuit: str) -> list[str]:
+    return [OPEN_CIRCUITS, f"chat:breaker:probe:{circuit}", f"chat:breaker:failures:{circuit}"]

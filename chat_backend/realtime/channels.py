@@ -1,0 +1,28 @@
+"""The names of everything in Redis."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+PREFIX = "chat:"
+WORKERS = "chat:workers"
+WEB_PROCESSES = "chat:web"
+WORKER_PROCESSES = "chat:worker"
+
+
+def session_channel(session_id: UUID | str) -> str:
+    """Where everything that happens in a chat session is published."""
+    return f"chat:s:{session_id}"
+
+
+def live_text_key(message_id: UUID | str, attempt: int) -> str:
+    """Where the text of a running attempt grows."""
+    return f"chat:live:{message_id}:{attempt}"
+
+
+def presence_key(session_id: UUID | str) -> str:
+    return f"chat:presence:{session_id}"
+
+
+def user_connections_key(user_id: str) -> str:
+    return f"chat:user:{user_id}"

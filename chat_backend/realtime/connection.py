@@ -1,0 +1,57 @@
+"""Clients of Redis: every wait has a limit, and no library default decides one."""
+
+from __future__ import annotations
+
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from chat_backend.config import Settings
+
+COMMAND_SECONDS = 0.5
+POOL_SIZE = 32
+
+
+def client(settings: Settings, *, seconds: float = COMMAND_SECONDS) -> redis.Redis:
+    """Return a client for commands; raises redis.RedisError within `seconds`.
+
+    A connection that the server closed is replaced once, at once; a silent one is not waited for twice.
+    """
+    pool = redis.BlockingConnectionPool.from_url(
+        settings.live_redis_url,
+        max_connections=POOL_SIZE,
+        timeout=seconds,
+        protocol=2,
+        socket_timeout=seconds,
+        socket_connect_timeout=seconds,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+    )
+    return redis.Redis.from_pool(pool)
+
+
+def listening_client(settings: Settings) -> redis.Redis:
+    """Return a client for subscriptions: silence is no error there."""
+    return redis.Redis.from_url(
+        settings.live_redis_url,
+        protocol=2,
+        socket_timeout=None,
+        socket_connect_timeout=2,
+        socket_keepalive=True,
+        health_check_interval=0,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def async_client(settings: Settings, *, seconds: float = COMMAND_SECONDS) -> redis.asyncio.Redis:
+    """Return a client for an event loop; raises redis.RedisError within `seconds`."""
+    return redis.asyncio.Redis.from_url(
+        settings.live_redis_url,
+        protocol=2,
+        max_connections=4,
+        socket_timeout=seconds,
+        socket_connect_timeout=seconds,
+        socket_keepalive=True,
+        retry=redis.asyncio.retry.Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+    )

@@ -1,0 +1,40 @@
+"""The text on its way: one Redis string an attempt, appended to and published in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import redis
+
+from chat_backend.realtime.channels import live_text_key
+
+LIVE_SECONDS = 900
+
+# For each key: append what is new where the string is as long as the writer knows it to be, and publish
+# it in any case. Returns the keys that were of another length: a wiped Redis is noticed at once.
+APPEND_AND_PUBLISH = """
+local off = {}
+for i, key in ipairs(KEYS) do
+  local at = (i - 1) * 4
+  if redis.call('STRLEN', key) == tonumber(ARGV[at + 1]) then
+    redis.call('APPEND', key, ARGV[at + 4])
+    if ARGV[at + 1] == '0' then redis.call('EXPIRE', key, %d) end
+  else
+    off[#off + 1] = i
+  end
+  redis.call('PUBLISH', ARGV[at + 2], ARGV[at + 3] .. ARGV[at + 4])
+end
+return off
+""" % LIVE_SECONDS  # noqa: UP031 - a script full of braces
+
+
+def read_live_texts(client: redis.Redis, replies: Sequence[tuple[UUID | str, int]]) -> list[str]:
+    """Return the text so far of running attempts, empty where Redis has none.
+
+    Raises redis.RedisError.
+    """
+    if not replies:
+        return []
+    found = client.mget([live_text_key(message_id, attempt) for message_id, attempt in replies])
+    return [(text or b"").decode("utf-8", "replace") for text in found]

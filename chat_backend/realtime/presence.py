@@ -1,0 +1,143 @@
+"""Who is here: connections of the whole deployment, kept in Redis and allowed to be stale."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+import redis
+
+from chat_backend.config import Settings
+from chat_backend.realtime.channels import WEB_PROCESSES, WORKER_PROCESSES, presence_key, user_connections_key
+
+ALIVE_SECONDS = 60
+
+# Members are "<connection id> <user id>", scored by when they stop counting.
+_JOIN = """
+local function count(key, user)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', ARGV[1])
+  local n = 0
+  for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+    if string.sub(member, 34) == user then n = n + 1 end
+  end
+  return n
+end
+local here = count(KEYS[1], ARGV[4])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[1])
+local everywhere = redis.call('ZCARD', KEYS[2])
+if here >= tonumber(ARGV[5]) or everywhere >= tonumber(ARGV[6]) then return {-1, {}} end
+redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3] .. ' ' .. ARGV[4])
+redis.call('EXPIRE', KEYS[1], ARGV[7])
+redis.call('ZADD', KEYS[2], ARGV[2], ARGV[3])
+redis.call('EXPIRE', KEYS[2], ARGV[7])
+return {here, redis.call('ZRANGE', KEYS[1], 0, -1)}
+"""
+
+_LEAVE = """
+local removed = redis.call('ZREM', KEYS[1], ARGV[1] .. ' ' .. ARGV[2])
+redis.call('ZREM', KEYS[2], ARGV[1])
+return {removed, redis.call('ZRANGE', KEYS[1], 0, -1)}
+"""
+
+# Whoever removes an expired member is the one to say that its user left.
+_PRUNE = """
+local gone = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
+return {gone, redis.call('ZRANGE', KEYS[1], 0, -1)}
+"""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What a join found: was it refused, is it the user's first connection, who is here now."""
+
+    refused: bool
+    first: bool
+    online: frozenset[str]
+
+
+class Presence:
+    """Counts connections by user over all web processes. Every method may raise redis.RedisError."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self._redis = client
+        self._per_session = settings.max_connections_per_session
+        self._per_user = settings.max_connections_per_user
+        self._join = client.register_script(_JOIN)
+        self._leave = client.register_script(_LEAVE)
+        self._prune = client.register_script(_PRUNE)
+
+    def join(self, session_id: UUID, user_id: str, connection_id: str) -> Joined:
+        """Count a connection in, unless the user has too many."""
+        now = time.time()
+        keys = [presence_key(session_id), user_connections_key(user_id)]
+        limits = [self._per_session, self._per_user, ALIVE_SECONDS * 2]
+        here, members = self._join(keys, [now, now + ALIVE_SECONDS, connection_id, user_id, *limits])
+        return Joined(refused=here < 0, first=here == 0, online=_users(members))
+
+    def leave(self, session_id: UUID, user_id: str, connection_id: str) -> frozenset[str] | None:
+        """Count a connection out; return who is still here, or None where it was not counted."""
+        keys = [presence_key(session_id), user_connections_key(user_id)]
+        removed, members = self._leave(keys, [connection_id, user_id])
+        return _users(members) if removed else None
+
+    def refresh(self, connections: Iterable[tuple[UUID, str, str]]) -> None:
+        """Say that connections (session, user, connection id) are still open."""
+        until = time.time() + ALIVE_SECONDS
+        pipeline = self._redis.pipeline(transaction=False)
+        for session_id, user_id, connection_id in connections:
+            pipeline.zadd(presence_key(session_id), {f"{connection_id} {user_id}": until})
+            pipeline.expire(presence_key(session_id), ALIVE_SECONDS * 2)
+            pipeline.zadd(user_connections_key(user_id), {connection_id: until})
+            pipeline.expire(user_connections_key(user_id), ALIVE_SECONDS * 2)
+        pipeline.execute()
+
+    def prune(self, session_id: UUID) -> tuple[frozenset[str], frozenset[str]]:
+        """Drop connections of processes that died; return (users who left with them, users still here)."""
+        gone, members = self._prune([presence_key(session_id)], [time.time()])
+        online = _users(members)
+        return _users(gone) - online, online
+
+
+def _users(members: Iterable[bytes]) -> frozenset[str]:
+    return frozenset(member.decode().partition(" ")[2] for member in members)
+
+
+class ProcessCensus:
+    """Which web and worker processes are alive, and how many connections each holds."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+
+    def report_web(self, process_id: str, connections: int) -> None:
+        self._report(WEB_PROCESSES, process_id, connections)
+
+    def report_worker(self, process_id: str, running: int) -> None:
+        self._report(WORKER_PROCESSES, process_id, running)
+
+    def leave(self, process_id: str) -> None:
+        self._redis.zrem(WEB_PROCESSES, process_id)
+        self._redis.zrem(WORKER_PROCESSES, process_id)
+
+    def connections(self) -> dict[str, int]:
+        """Return the open connections of every living web process."""
+        return self._counts(WEB_PROCESSES)
+
+    def workers(self) -> dict[str, int]:
+        """Return the running replies of every living worker process."""
+        return self._counts(WORKER_PROCESSES)
+
+    def _report(self, key: str, process_id: str, count: int) -> None:
+        pipeline = self._redis.pipeline()
+        pipeline.zadd(key, {process_id: time.time() + ALIVE_SECONDS / 2})
+        pipeline.hset(f"{key}:counts", process_id, count)
+        for name in (key, f"{key}:counts"):
+            pipeline.expire(name, ALIVE_SECONDS * 2)
+        pipeline.execute()
+
+    def _counts(self, key: str) -> dict[str, int]:
+        alive = self._redis.zrangebyscore(key, time.time(), "+inf")
+        counts = self._redis.hgetall(f"{key}:counts")
+        return {process.decode(): int(counts.get(process, 0)) for process in alive}

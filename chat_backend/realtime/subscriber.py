@@ -1,0 +1,125 @@
+"""One process's one subscription: a thread that reads, and channels that come and go."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import redis
+
+from chat_backend.config import Settings
+from chat_backend.realtime.connection import listening_client
+
+log = logging.getLogger(__name__)
+
+CONFIRMATION_SECONDS = 1.0
+RECONNECT_SECONDS = 0.25
+# Subscribed always, so that the connection exists before the first real channel does.
+_ANCHOR = "chat:anchor"
+
+
+class Subscriber:
+    """Hands every message of the subscribed channels to `receive`, on one thread, in order.
+
+    redis-py reconnects and subscribes again without a word. What was published between is lost, so
+    `lost_touch` is called after every reconnection.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        receive: Callable[[str, bytes], None],
+        lost_touch: Callable[[], None],
+        channels: tuple[str, ...] = (),
+    ) -> None:
+        self._redis = listening_client(settings)
+        self._receive = receive
+        self._lost_touch = lost_touch
+        self._lock = threading.Lock()
+        self._confirmed: dict[str, threading.Event] = {name: threading.Event() for name in (_ANCHOR, *channels)}
+        self._pubsub = self._redis.pubsub()
+        self._stopped = threading.Event()
+        self._ever_connected = False
+        self.connected = False
+        self._thread = threading.Thread(target=self._run, name="subscriber", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop reading; bounded."""
+        self._stopped.set()
+        self._disconnect()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(2)
+
+    def subscribe(self, channel: str) -> bool:
+        """Subscribe, and wait until the server has said so; False where it has not in time."""
+        with self._lock:
+            confirmed = self._confirmed.setdefault(channel, threading.Event())
+            if confirmed.is_set():
+                return True
+            if self.connected:
+                self._send(self._pubsub.subscribe, channel)
+        return confirmed.wait(CONFIRMATION_SECONDS) if self.connected else False
+
+    def unsubscribe(self, channel: str) -> None:
+        with self._lock:
+            if self._confirmed.pop(channel, None) and self.connected:
+                self._send(self._pubsub.unsubscribe, channel)
+
+    def _send(self, command: Callable[[str], None], channel: str) -> None:
+        try:
+            command(channel)
+        except (redis.RedisError, OSError) as error:
+            # The reading thread sees the same broken connection and subscribes to everything again.
+            log.debug("subscription not sent", extra={"action": "subscribe", "error": type(error).__name__})
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._connect()
+                self._read()
+            except (redis.RedisError, OSError, ValueError, AttributeError) as error:
+                # ValueError and AttributeError are what redis-py says when stop() closes its socket under it.
+                if not self._stopped.is_set() and self.connected:
+                    log.warning("subscription lost", extra={"action": "subscribe", "error": type(error).__name__})
+            self._disconnect()
+            self._stopped.wait(RECONNECT_SECONDS)
+
+    def _connect(self) -> None:
+        with self._lock:
+            self._pubsub = self._redis.pubsub()
+            for confirmed in self._confirmed.values():
+                confirmed.clear()
+            self._pubsub.subscribe(*self._confirmed)
+            self.connected = True
+
+    def _disconnect(self) -> None:
+        with self._lock:
+            self.connected = False
+            self._pubsub.close()
+
+    def _read(self) -> None:
+        while not self._stopped.is_set():
+            message = self._pubsub.parse_response(block=True)
+            if message is None:
+                continue
+            kind, channel, data = message[0], message[1].decode(), message[2]
+            if kind == b"message":
+                self._receive(channel, data)
+            elif kind == b"subscribe":
+                self._subscribed(channel)
+
+    def _subscribed(self, channel: str) -> None:
+        confirmed = self._confirmed.get(channel)
+        # redis-py subscribed again by itself: the same sign as a new connection of ours.
+        reconnected = channel == _ANCHOR and (self._ever_connected or (confirmed is not None and confirmed.is_set()))
+        if confirmed is not None:
+            confirmed.set()
+        if channel == _ANCHOR:
+            self._ever_connected = True
+        if reconnected:
+            self._lost_touch()

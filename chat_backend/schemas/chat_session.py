@@ -1,0 +1,133 @@
+"""Chat sessions on the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
+
+from chat_backend.domain import limits
+from chat_backend.domain.enums import PROVIDERS, OnBusy, ParticipantRole
+from chat_backend.schemas.fields import (
+    Count,
+    Flag,
+    Number,
+    QueryFlag,
+    Shown,
+    Text,
+    Time,
+    Wire,
+    check_free_form,
+    length,
+)
+from chat_backend.schemas.paging import PageQuery, PageShape
+
+PROVIDER = validate.OneOf(PROVIDERS)
+ON_BUSY = validate.OneOf([choice.value for choice in OnBusy])
+MODEL = length(1, limits.MODEL_CHARACTERS)
+
+
+def _model_reference(value: str) -> None:
+    provider, separator, model = value.partition(":")
+    if provider not in PROVIDERS or not separator or not 1 <= len(model) <= limits.MODEL_CHARACTERS:
+        raise ValidationError("Must be PROVIDER:model.")
+
+
+class SessionSettings(Schema):
+    """The keys of `settings` that the backend knows; others are kept as they are."""
+
+    class Meta:
+        unknown = INCLUDE
+
+    temperature = Number(validate=validate.Range(0, 2))
+    max_tokens = Count(validate=validate.Range(1, 1_000_000))
+    system_prompt = Text(validate=length(0, limits.SYSTEM_PROMPT_CHARACTERS))
+    fallbacks = fields.List(Text(validate=_model_reference), validate=validate.Length(max=limits.FALLBACKS))
+    on_busy = fields.String(validate=ON_BUSY)
+    context_tokens = Count(validate=validate.Range(256, 2_000_000))
+
+
+class SettingsField(fields.Nested):
+    """`settings`: known keys checked, others kept; at most 16 KiB and ten levels deep."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(SessionSettings, unknown=INCLUDE, **more)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> dict[str, Any]:
+        if isinstance(value, dict):
+            check_free_form(value)
+        found: dict[str, Any] = super()._deserialize(value, attr, data, **more)
+        return found
+
+
+class NewSession(Wire):
+    """A chat session to be made."""
+
+    title = Text(load_default=None, allow_none=True, validate=length(0, limits.TITLE_CHARACTERS))
+    llm_provider = fields.String(required=True, validate=PROVIDER)
+    llm_model = Text(required=True, validate=MODEL)
+    settings = SettingsField(load_default=dict)
+
+
+class SessionChange(Wire):
+    """What is to change in a chat session; absent fields stay."""
+
+    title = Text(allow_none=True, validate=length(0, limits.TITLE_CHARACTERS))
+    llm_provider = fields.String(validate=PROVIDER)
+    llm_model = Text(validate=MODEL)
+    settings = SettingsField()
+    is_active = Flag()
+
+
+class SessionQuery(PageQuery):
+    """Which chat sessions are asked for."""
+
+    user_id = Text(validate=length(1, limits.USER_ID_CHARACTERS))
+    is_active = QueryFlag()
+    llm_provider = fields.String(validate=PROVIDER)
+
+
+class SessionShape(Shown):
+    """A chat session as everyone in it sees it."""
+
+    id = fields.UUID(required=True)
+    title = fields.String(required=True, allow_none=True)
+    user_id = fields.String(required=True)
+    llm_provider = fields.String(required=True)
+    llm_model = fields.String(required=True)
+    settings = fields.Dict(required=True)
+    is_active = fields.Boolean(required=True)
+    message_count = fields.Integer(required=True)
+    created_at = Time(required=True)
+    updated_at = Time(required=True)
+
+
+class SessionList(PageShape):
+    sessions = fields.List(fields.Nested(SessionShape), required=True)
+
+
+class SessionDeleted(Shown):
+    message = fields.String(required=True)
+    session_id = fields.UUID(required=True)
+
+
+class NewParticipant(Wire):
+    """A user to be admitted, or whose role is to change."""
+
+    user_id = Text(required=True, validate=length(1, limits.USER_ID_CHARACTERS))
+    role = fields.String(required=True, validate=validate.OneOf([role.value for role in ParticipantRole]))
+
+
+class ParticipantShape(Shown):
+    user_id = fields.String(required=True)
+    role = fields.Enum(ParticipantRole, by_value=True, required=True)
+    created_at = Time(required=True)
+
+
+class ParticipantList(Shown):
+    participants = fields.List(fields.Nested(ParticipantShape), required=True)
+
+
+class TicketShape(Shown):
+    ticket = fields.String(required=True)
+    expires_at = Time(required=True)

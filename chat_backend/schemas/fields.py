@@ -1,0 +1,130 @@
+"""Field types of the wire: strict where marshmallow is lenient."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, validate
+
+from chat_backend.domain import limits
+from chat_backend.domain.strict_json import depth_of, storable
+
+
+class Wire(Schema):
+    """Base of all shapes; unknown fields are refused by name, and the order is that of the class."""
+
+    class Meta:
+        unknown = RAISE
+
+
+class Shown(Schema):
+    """Base of what is only ever said by us."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+
+class Time(fields.DateTime):
+    """RFC 3339 in UTC: written with `Z` and six decimals, read with any offset."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **more: Any) -> str | None:
+        return None if value is None else rfc3339(value)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> datetime:
+        if not isinstance(value, str):
+            raise self.make_error("invalid", input=value, obj_type="datetime")
+        read: datetime = super()._deserialize(value, attr, data, **more)
+        aware = read if read.tzinfo else read.replace(tzinfo=UTC)
+        try:
+            return aware.astimezone(UTC)
+        except OverflowError:
+            raise self.make_error("invalid", input=value, obj_type="datetime") from None
+
+
+def rfc3339(value: datetime) -> str:
+    """Write a time as the contract has it."""
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class Text(fields.String):
+    """Text that any database can store."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str:
+        text: str = super()._deserialize(value, attr, data, **more)
+        if not storable(text):
+            raise ValidationError("Holds a character that can't be stored (NUL or a lone surrogate).")
+        return text
+
+
+class Number(fields.Float):
+    """A JSON number: no text, no boolean, nothing infinite."""
+
+    def _validated(self, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.make_error("invalid", input=value)
+        try:
+            return super()._validated(value)
+        except OverflowError:
+            raise self.make_error("too_large", input=value) from None
+
+
+class Flag(fields.Boolean):
+    """A JSON boolean, nothing that merely looks like one."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
+class QueryFlag(fields.Boolean):
+    """A boolean of a query string: true, false, 1 or 0."""
+
+    truthy = {"true", "1"}
+    falsy = {"false", "0"}
+
+
+class Count(fields.Integer):
+    """A JSON integer: no text, no fraction, no boolean."""
+
+    def _validated(self, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
+def query_number(low: int, high: int, **more: Any) -> fields.Integer:
+    """Return a field for a bounded whole number of a query string."""
+    return _QueryNumber(validate=validate.Range(low, high), **more)
+
+
+class _QueryNumber(fields.Integer):
+    def _validated(self, value: Any) -> int:
+        text = str(value)
+        if not text.isascii() or not text.lstrip("-").isdigit() or len(text) > 20:
+            raise self.make_error("invalid", input=value)
+        return int(text)
+
+
+class FreeForm(fields.Dict):
+    """An object of the client's own: at most 16 KiB and ten levels deep."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> dict[str, Any]:
+        found: dict[str, Any] = super()._deserialize(value, attr, data, **more)
+        check_free_form(found)
+        return found
+
+
+def check_free_form(value: dict[str, Any]) -> None:
+    """Raise ValidationError where an object is too large or too deep."""
+    if depth_of(value) > limits.FREE_FORM_DEPTH:
+        raise ValidationError(f"Nested more than {limits.FREE_FORM_DEPTH} levels deep.")
+    if len(json.dumps(value, ensure_ascii=False).encode()) > limits.FREE_FORM_BYTES:
+        raise ValidationError(f"Larger than {limits.FREE_FORM_BYTES} bytes.")
+
+
+def length(low: int, high: int) -> validate.Length:
+    """Return a check of a text's length in characters."""
+    return validate.Length(min=low, max=high)

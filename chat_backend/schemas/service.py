@@ -1,0 +1,41 @@
+"""Health, stats and the one error shape."""
+
+from __future__ import annotations
+
+from marshmallow import fields
+
+from chat_backend.schemas.fields import Shown, Time
+
+
+class Fault(Shown):
+    field = fields.String(required=True, allow_none=True)
+    message = fields.String(required=True)
+
+
+class ErrorShape(Shown):
+    """Every error there is has this shape."""
+
+    error = fields.String(required=True)
+    error_code = fields.String(required=True)
+    details = fields.Dict(required=True)
+    errors = fields.List(fields.Nested(Fault), required=True)
+    timestamp = Time(required=True)
+    trace_id = fields.String(required=True)
+
+
+class Health(Shown):
+    service = fields.String(required=True)
+    status = fields.String(required=True)
+    timestamp = Time(required=True)
+    active_connections = fields.Integer(required=True)
+    checks = fields.Dict(required=True)
+
+
+class Stats(Shown):
+    total_sessions = fields.Integer(required=True)
+    total_messages = fields.Integer(required=True)
+    active_sessions = fields.Integer(required=True)
+    messages_today = fields.Integer(required=True)
+    average_response_time_ms = fields.Float(required=True, allow_none=True)
+    most_used_provider = fields.String(required=True, allow_none=True)
+    most_used_model = fields.String(required=True, allow_none=True)

@@ -1,0 +1,82 @@
+"""One transaction, and what the world is told once it has committed.
+
+Nothing leaves before the commit, and after it nothing may fail the request: what can't be delivered
+is in the database, where hubs and sweeps find it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from chat_backend.models import ChatSession, SessionEvent
+from chat_backend.models.base import now
+from chat_backend.protocol import envelope
+from chat_backend.protocol.events import Happening, encode, framed
+
+
+class Outbound(Protocol):
+    """The two ways out: Redis and the queue. Neither ever raises; both take bounded time."""
+
+    def publish(self, envelopes: list[tuple[UUID, envelope.Envelope]]) -> None: ...
+
+    def wake(self, job_ids: list[UUID]) -> None: ...
+
+    def cancel(self, job_ids: list[UUID]) -> None: ...
+
+
+@dataclass
+class UnitOfWork:
+    """The open transaction and what is to be told after it."""
+
+    session: Session
+    _envelopes: list[tuple[UUID, envelope.Envelope]] = field(default_factory=list)
+    _wakeups: list[UUID] = field(default_factory=list)
+    _cancels: list[UUID] = field(default_factory=list)
+
+    def tell(self, chat: ChatSession, happening: Happening) -> None:
+        """Write a durable event; everyone in the chat session is told after the commit.
+
+        The caller holds the chat session's row lock, so offsets are contiguous.
+        """
+        chat.last_offset += 1
+        subject = happening.subject
+        event = SessionEvent(
+            session_id=chat.id,
+            offset=chat.last_offset,
+            type=happening.type,
+            action=happening.action,
+            message_id=subject.id if happening.action else None,
+            job_id=getattr(subject, "id", None) if happening.type == "job_update" else None,
+            user_id=happening.user_id,
+            request_id=happening.request_id,
+            created_at=now(),
+        )
+        self.session.add(event)
+        frame = encode(framed(happening.body(), chat.id, event.created_at, chat.last_offset))
+        durable = envelope.Durable(chat.last_offset, frame, happening.user_id, happening.request_id)
+        self._envelopes.append((chat.id, durable))
+
+    def close(self, session_id: UUID) -> None:
+        """After the commit, close the connections of a chat session that is gone."""
+        self._envelopes.append((session_id, envelope.Closed()))
+
+    def wake(self, job_id: UUID) -> None:
+        """After the commit, ring for a worker."""
+        self._wakeups.append(job_id)
+
+    def cancel(self, job_id: UUID) -> None:
+        """After the commit, tell the worker that runs a job to stop."""
+        self._cancels.append(job_id)
+
+    def tell_the_world(self, out: Outbound) -> None:
+        """Deliver what was gathered; called once, after the commit."""
+        if self._cancels:
+            out.cancel(self._cancels)
+        if self._envelopes:
+            out.publish(self._envelopes)
+        if self._wakeups:
+            out.wake(self._wakeups)
