@@ -76,8 +76,10 @@ class SharedCircuits:
 
 def read(redis: Redis) -> dict[str, str]:
     """Tell each provider's state, the worst of its models'. Raises RedisAway."""
-    pipeline = redis.pipeline(transaction=False)
-    circuits, (seconds, micros) = pipeline.zrange(OPEN_CIRCUITS, 0, -1, withscores=True).time().execute()
+    with redis.pipeline(transaction=False) as pipeline:
+        pipeline.zrange(OPEN_CIRCUITS, 0, -1, withscores=True)
+        pipeline.time()
+        circuits, (seconds, micros) = pipeline.execute()
     now = seconds + micros / 1_000_000
     states: dict[str, list[str]] = {}
     for circuit, until in circuits:

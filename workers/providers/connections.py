@@ -1,0 +1,74 @@
+"""The pool of connections to a provider, and its errors in our words."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import cast
+
+import aiohttp
+import httpx
+from aiohttp.http_exceptions import HttpProcessingError
+from httpx_aiohttp import AiohttpTransport
+
+from chat_backend.config import Settings
+from chat_backend.domain.errors import ProviderError, ProviderUnreachable, StreamBroken
+
+MOST_CONNECTIONS = 1000
+
+# aiohttp's own are here too: the transport translates only most of them.
+TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, HttpProcessingError, OSError)
+
+_NO_CONNECTION = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+    httpx.InvalidURL,
+    httpx.UnsupportedProtocol,
+)
+
+
+def open_client(settings: Settings, headers: Mapping[str, str]) -> httpx.AsyncClient:
+    """Open a client inside the running loop: no redirects, no proxies of the environment, no cookies kept."""
+    tls = httpx.create_ssl_context(trust_env=False)
+    limit = max(MOST_CONNECTIONS, 2 * settings.worker_concurrency)
+
+    def session() -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(limit=limit, ssl=tls)
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+    seconds = settings.llm_connect_timeout_seconds
+    plain = {"Accept-Encoding": "identity", "Content-Type": "application/json", "User-Agent": "chat_backend"}
+    return httpx.AsyncClient(
+        transport=AiohttpTransport(verify=tls, trust_env=False, client=session),
+        # "pool" is aiohttp's limit for all of connecting, name lookup included; silence later is ours to watch.
+        timeout=httpx.Timeout(None, connect=seconds, pool=seconds),
+        headers=[(name.encode(), _one_line(value).encode()) for name, value in {**headers, **plain}.items() if value],
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        follow_redirects=False,
+        trust_env=False,
+    )
+
+
+def parts(response: httpx.Response) -> AbstractAsyncContextManager[AsyncGenerator[bytes, None]]:
+    """Give the body as it comes, and let go of it at the end of the block: the garbage collector would do so later."""
+    return contextlib.aclosing(cast(AsyncGenerator[bytes, None], response.aiter_raw()))
+
+
+def translated(error: BaseException, http_status: int | None) -> ProviderError:
+    """Give a transport's error as ours."""
+    cause = error.__cause__ or error
+    if http_status is None and isinstance(cause, _NO_CONNECTION):
+        return ProviderUnreachable("The provider can't be reached.")
+    return StreamBroken("The connection to the provider broke.", http_status=http_status)
+
+
+def bearer(api_key: str) -> dict[str, str]:
+    """Give the header that carries a key, if there is one."""
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+def _one_line(value: str) -> str:
+    return " ".join(value.split())

@@ -1,0 +1,150 @@
+"""The client that every OpenAI-compatible provider shares."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import httpx
+import orjson
+
+from chat_backend.config import Settings
+from chat_backend.domain.errors import ErrorCode, ProviderError, ProviderRefused, ProviderTimeout, StreamBroken
+from chat_backend.domain.prompt import PromptRequest
+from workers.providers.base import Completion
+from workers.providers.connections import TRANSPORT_ERRORS, open_client, parts, translated
+from workers.providers.deadlines import Deadlines, Limits
+from workers.providers.refusals import refusal
+from workers.providers.reply import MOST_BODY_BYTES, ReplyReader
+from workers.providers.text import parse, short
+
+MOST_ERROR_BYTES = 8 * 1024
+ERROR_BODY_SECONDS = 1.0
+MODELS_SECONDS = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+class OpenAICompatible:
+    """One provider, over one pool of connections that is opened in the loop that first uses it."""
+
+    def __init__(
+        self, name: str, base_url: str, settings: Settings, *, headers: Mapping[str, str], configured: bool = True
+    ) -> None:
+        self.name = name
+        self.configured = configured
+        self._base_url = base_url
+        self._headers = headers
+        self._settings = settings
+        self._limits = Limits(
+            first=settings.llm_first_token_timeout_seconds,
+            between=settings.llm_token_timeout_seconds,
+            total=settings.llm_total_timeout_seconds,
+        )
+        self._opened: httpx.AsyncClient | None = None
+
+    async def stream(self, request: PromptRequest, on_text: Callable[[str], None]) -> Completion:
+        """Ask for a reply; hand its text to `on_text` as it arrives. See base.Provider."""
+        reply = ReplyReader(on_text)
+        try:
+            async with Deadlines(self._limits) as deadlines:
+                await self._read(_body(request), reply, deadlines)
+        except TimeoutError:
+            if not reply.finished:
+                raise ProviderTimeout("The provider was silent for too long.", http_status=reply.http_status) from None
+        except TRANSPORT_ERRORS as error:
+            if not reply.finished:
+                raise translated(error, reply.http_status) from error
+        except ProviderError as error:
+            error.http_status = error.http_status or reply.http_status
+            raise
+        return reply.completion()
+
+    async def models(self) -> list[str]:
+        """List the models there are. Raises ProviderError."""
+        try:
+            async with asyncio.timeout(MODELS_SECONDS):
+                return await self._models()
+        except TimeoutError:
+            raise ProviderTimeout("The provider was silent for too long.") from None
+        except TRANSPORT_ERRORS as error:
+            raise translated(error, None) from error
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        if self._opened is not None:
+            await self._opened.aclose()
+            self._opened = None
+
+    async def _read(self, body: bytes, reply: ReplyReader, deadlines: Deadlines) -> None:
+        async with self._request("POST", "/chat/completions", body) as response:
+            reply.begin(response.status_code, response.headers)
+            async with parts(response) as received:
+                async for part in received:
+                    if reply.feed(part):
+                        deadlines.heard(reply.stage)
+            reply.end()
+
+    async def _models(self) -> list[str]:
+        body = bytearray()
+        async with self._request("GET", "/models") as response, parts(response) as received:
+            async for part in received:
+                body += part
+                if len(body) > MOST_BODY_BYTES:
+                    raise StreamBroken("The provider's list of models is too long.", http_status=200)
+        try:
+            names = (short(model["id"]) for model in parse(bytes(body))["data"])
+            return sorted({name for name in names if name})
+        except (KeyError, TypeError):
+            raise StreamBroken("The provider sent something that is not a list of models.", http_status=200) from None
+
+    @contextlib.asynccontextmanager
+    async def _request(self, method: str, path: str, body: bytes | None = None) -> AsyncIterator[httpx.Response]:
+        if not self.configured:
+            sentence = f"The provider {self.name} is not configured."
+            raise ProviderRefused(sentence, code=ErrorCode.PROVIDER_NOT_CONFIGURED)
+        async with self._client().stream(method, self._base_url + path, content=body) as response:
+            if not response.is_success:
+                raise await self._refused(response)
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise StreamBroken("The provider compressed what must be plain.", http_status=response.status_code)
+            yield response
+
+    async def _refused(self, response: httpx.Response) -> ProviderError:
+        error = refusal(response.status_code, response.headers)
+        facts = {"provider": self.name, "status": response.status_code, "said": await _error_code(response)}
+        logger.info("A provider refused a request", extra={"action": "provider_refused", **facts})
+        return error
+
+    def _client(self) -> httpx.AsyncClient:
+        if self._opened is None:
+            self._opened = open_client(self._settings, self._headers)
+        return self._opened
+
+
+def _body(request: PromptRequest) -> bytes:
+    body = {
+        "model": request.model,
+        "messages": [{"role": turn.role, "content": turn.content} for turn in request.turns],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    optional = {"temperature": request.temperature, "max_tokens": request.max_tokens}
+    return orjson.dumps(body | {name: value for name, value in optional.items() if value is not None})
+
+
+async def _error_code(response: httpx.Response) -> str | None:
+    """Read the machine's word for the error, never the sentence: that may quote the prompt."""
+    body = bytearray()
+    with contextlib.suppress(TimeoutError, *TRANSPORT_ERRORS):
+        async with asyncio.timeout(ERROR_BODY_SECONDS), parts(response) as received:
+            async for part in received:
+                body += part
+                if len(body) > MOST_ERROR_BYTES:
+                    return None
+    with contextlib.suppress(ProviderError, AttributeError, KeyError, TypeError):
+        error = parse(bytes(body))["error"]
+        return short(str(error.get("code") or error.get("type") or ""))
+    return None

@@ -1,0 +1,82 @@
+"""Server-sent events, cut out of raw bytes."""
+
+from __future__ import annotations
+
+from chat_backend.domain.errors import StreamBroken
+
+LONGEST_LINE_BYTES = 1024 * 1024
+
+
+class EventSplitter:
+    """Turns reads of any size into the data of whole events.
+
+    Lines end at \\n, \\r or \\r\\n and nowhere else: U+2028, \\x0b and \\x85 belong to the text. Comments, other
+    fields and events without data are dropped. However the bytes are cut, the events are the same.
+    """
+
+    def __init__(self) -> None:
+        self._line = bytearray()
+        self._data: list[bytes] = []
+        self._data_bytes = 0
+        self._after_cr = False
+
+    def feed(self, received: bytes) -> list[bytes]:
+        """Give the data of every event completed by these bytes.
+
+        Raises StreamBroken when a line, or an event of many lines, is longer than LONGEST_LINE_BYTES.
+        """
+        if not (self._line or self._data or self._after_cr) and received.endswith(b"\n\n") and b"\r" not in received:
+            return self._whole_events(received)
+        return self._lines(received)
+
+    def end(self) -> list[bytes]:
+        """Give the event left over at the end of the stream: some servers omit the last empty line."""
+        return self._lines(b"\n\n")
+
+    def _whole_events(self, received: bytes) -> list[bytes]:
+        events = []
+        for block in received[:-2].split(b"\n\n"):
+            if block.startswith(b"data: ") and b"\n" not in block and 6 < len(block) <= LONGEST_LINE_BYTES:
+                events.append(block[6:])
+            else:
+                events += self._lines(block + b"\n\n")
+        return events
+
+    def _lines(self, received: bytes) -> list[bytes]:
+        if self._after_cr and received:
+            received = received.removeprefix(b"\n")
+            self._after_cr = False
+        if received:
+            self._after_cr = received.endswith(b"\r")
+        *lines, rest = received.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        events = [event for line in lines if (event := self._end_line(line))]
+        self._grow(rest)
+        return events
+
+    def _grow(self, part: bytes) -> None:
+        self._line += part
+        if len(self._line) > LONGEST_LINE_BYTES:
+            raise StreamBroken("The provider sent a line that is too long.")
+
+    def _end_line(self, part: bytes) -> bytes | None:
+        self._grow(part)
+        line = bytes(self._line)
+        self._line.clear()
+        if not line:
+            return self._end_event()
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            self._add(value.removeprefix(b" "))
+        return None
+
+    def _add(self, value: bytes) -> None:
+        self._data.append(value)
+        self._data_bytes += len(value) + 1
+        if self._data_bytes > LONGEST_LINE_BYTES:
+            raise StreamBroken("The provider sent an event that is too long.")
+
+    def _end_event(self) -> bytes:
+        event = b"\n".join(self._data)
+        self._data.clear()
+        self._data_bytes = 0
+        return event
