@@ -1,0 +1,70 @@
+"""gunicorn's settings: `gunicorn -c python:chat_backend.web.gunicorn_conf wsgi:app`.
+
+The names below are gunicorn's. WEB_CONCURRENCY is its own too: the number of processes, 1 by default.
+"""
+
+from __future__ import annotations
+
+import _thread
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+from chat_backend.startup import WRONG_USE, settings_or_exit
+
+settings = settings_or_exit()
+
+# Requests that neither wait nor hold a socket: always room for these, so health always answers.
+SPARE_THREADS = 32
+SPARE_CONNECTIONS = 1000
+
+_host = f"[{settings.bind_host}]" if ":" in settings.bind_host else settings.bind_host
+bind = f"{_host}:{settings.port}"
+worker_connections = settings.socket_limit + SPARE_CONNECTIONS
+if settings.is_sqlite:
+    worker_class = "gthread"
+    # An open socket, an SSE stream and a waiting request each hold a thread.
+    threads = settings.socket_limit + settings.max_waiting_requests + SPARE_THREADS
+    worker_connections += threads
+else:
+    worker_class = "gevent"
+timeout = 60
+graceful_timeout = 8
+keepalive = 5
+# Never retire a process: it would cut its sockets in mid-frame.
+max_requests = 0
+preload_app = False
+control_socket_disable = True
+loglevel = settings.log_level.lower()
+accesslog = "-"
+# Not %(r)s: the query string may hold a ticket.
+access_log_format = '%(h)s "%(m)s %(U)s" %(s)s %(b)s %(M)sms'
+
+
+def on_starting(server: Any) -> None:
+    """Refuse a pair that deadlocks: a greenlet yields inside a write, another blocks the loop."""
+    if settings.is_sqlite and server.cfg.worker_class_str != "gthread":
+        print(
+            f"DATABASE_URL is SQLite, which does not work with gunicorn's {server.cfg.worker_class_str} workers: "
+            "use gthread, or PostgreSQL.",
+            file=sys.stderr,
+        )
+        sys.exit(WRONG_USE)
+
+
+def post_worker_init(worker: Any) -> None:
+    """See to it that a terminated process says goodbye on its sockets before it waits for them to close."""
+    hub = getattr(worker.wsgi, "extensions", {}).get("chat_hub")
+    if hub is None:
+        return
+    handle_exit = signal.getsignal(signal.SIGTERM)
+    assert callable(handle_exit)
+
+    def say_goodbye_first(signum: int, frame: FrameType | None) -> None:
+        # Neither a lock nor a wait may happen in a signal handler. This starts a thread without either,
+        # and under gevent, which replaces it, a greenlet.
+        _thread.start_new_thread(hub.shut_down, ())
+        handle_exit(signum, frame)
+
+    signal.signal(signal.SIGTERM, say_goodbye_first)
