@@ -70,7 +70,7 @@ class Base(DeclarativeBase):
 db = SQLAlchemy(metadata=Base.registry.metadata, disable_autonaming=True)
 
 
-class database_clock(FunctionElement[float]):  # noqa: N801 - reads as SQL
+class database_clock(FunctionElement[float]):
     """Seconds since 1970 by the database's clock, the only one that leases go by."""
 
     type = Double()

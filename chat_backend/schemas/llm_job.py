@@ -71,7 +71,7 @@ class ReplyShape(Shown):
     session_id = fields.UUID(required=True)
     response = fields.String(required=True, allow_none=True)
     tokens_used = fields.Integer(required=True, allow_none=True)
-    response_time_ms = fields.Number(required=True, allow_none=True)
+    response_time_ms = fields.Float(required=True, allow_none=True)
     provider = fields.String(required=True)
     model = fields.String(required=True)
     success = fields.Boolean(required=True, allow_none=True)

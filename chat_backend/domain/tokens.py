@@ -1,0 +1,25 @@
+"""Estimates of what a provider will count, for where it has not told yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+TURN_OVERHEAD = 4
+BYTES_PER_TOKEN = 4
+
+T = TypeVar("T")
+
+
+def estimate(text: str) -> int:
+    """Return about how many tokens a text is; 0 for none."""
+    return -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN)
+
+
+def newest_that_fit(groups: Iterable[tuple[T, int]], budget: int) -> Iterator[T]:
+    """Yield groups, given newest first with their cost, until one does not fit; the first always does."""
+    for index, (group, cost) in enumerate(groups):
+        budget -= cost
+        if budget < 0 and index:
+            return
+        yield group

@@ -1,0 +1,92 @@
+"""The one place that decides who may enter a chat session, and to do what."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from chat_backend.domain.enums import ParticipantRole
+from chat_backend.domain.errors import Forbidden, NotFound
+from chat_backend.domain.user import User
+from chat_backend.models import ChatSession, LlmJob, Message, Participant
+
+Below = TypeVar("Below", Message, LlmJob)
+
+
+class Access(IntEnum):
+    """What someone enters for; each includes those before it."""
+
+    READ = 1
+    WRITE = 2
+    OWN = 3
+
+
+READ, WRITE, OWN = Access.READ, Access.WRITE, Access.OWN
+
+_GRANTED = {ParticipantRole.VIEWER: READ, ParticipantRole.MEMBER: WRITE, ParticipantRole.OWNER: OWN}
+
+
+def enter(session: Session, session_id: UUID, user: User, *, to: Access, lock: bool = False) -> ChatSession:
+    """Return a chat session to someone who may do this in it; with lock, for the rest of the transaction.
+
+    Raises NotFound for strangers, exactly as for what does not exist, and Forbidden for participants
+    whose role is too small.
+    """
+    chat, role = _find(session, session_id, user, lock=lock)
+    if to > _GRANTED[role]:
+        raise Forbidden(f"As {role.value} of this chat session you may not do this.")
+    return chat
+
+
+def role_in(session: Session, session_id: UUID, user: User) -> ParticipantRole:
+    """Return the user's role. Raises NotFound for strangers."""
+    return _find(session, session_id, user, lock=False)[1]
+
+
+def _find(session: Session, session_id: UUID, user: User, *, lock: bool) -> tuple[ChatSession, ParticipantRole]:
+    query = (
+        select(ChatSession, Participant.role)
+        .join(Participant, Participant.session_id == ChatSession.id)
+        .where(ChatSession.id == session_id, Participant.user_id == user.id)
+    )
+    if lock:
+        query = query.with_for_update(of=ChatSession).execution_options(populate_existing=True)
+    row = session.execute(query).one_or_none()
+    if row is None:
+        raise no_such("chat session")
+    return row[0], row[1]
+
+
+def session_of(session: Session, kind: type[Below], id: UUID, user: User) -> UUID:
+    """Return the chat session that a message or job lies in, looked up through its participants.
+
+    Raises NotFound for strangers.
+    """
+    query: Any = (
+        select(kind.session_id)
+        .join(Participant, Participant.session_id == kind.session_id)
+        .where(kind.id == id, Participant.user_id == user.id)
+    )
+    found: UUID | None = session.scalar(query)
+    if found is None:
+        raise no_such("message" if kind is Message else "job")
+    return found
+
+
+def lock_session(session: Session, session_id: UUID) -> ChatSession | None:
+    """Lock a chat session for the rest of the transaction, for who acts for nobody; None where it is gone."""
+    return session.scalar(
+        select(ChatSession)
+        .where(ChatSession.id == session_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+
+
+def no_such(what: str) -> NotFound:
+    """Return the same answer for what does not exist and for what a stranger may not know of."""
+    return NotFound(f"There is no such {what}.")

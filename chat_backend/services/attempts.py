@@ -1,0 +1,297 @@
+"""Jobs as workers see them: claim, keep, finish, fail, hand over.
+
+Whoever writes here holds the chat session's lock, then the job's, and its attempt number must still be
+the current one: a worker that slept past its lease is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import exists, select
+
+from chat_backend.domain import tokens
+from chat_backend.domain.enums import UNFINISHED_JOB, Action, JobStatus, MessageStatus, Outcome
+from chat_backend.domain.errors import ErrorCode, LeaseLost, ProviderError, ReplyTooLong
+from chat_backend.domain.prompt import PromptRequest
+from chat_backend.domain.retry import RetryPolicy
+from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message
+from chat_backend.models.base import database_clock, now
+from chat_backend.protocol.events import Happening
+from chat_backend.services import prompts
+from chat_backend.services.access import lock_session
+from chat_backend.services.llm_jobs import end
+from chat_backend.unit_of_work import UnitOfWork
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Under which terms a worker claims: who it is, how long it holds, and when a job is past help."""
+
+    worker: str
+    lease_seconds: float
+    max_abandonments: int
+    expiry_seconds: float
+    context_tokens: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An attempt that this worker owns, and what is to be asked."""
+
+    job_id: UUID
+    session_id: UUID
+    message_id: UUID
+    number: int
+    provider: str
+    request: PromptRequest
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an attempt came to, however it ended."""
+
+    text: str
+    duration_ms: int
+    time_to_first_token_ms: int | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    usage: dict[str, Any] | None = None
+    http_status: int | None = None
+    generation_id: str | None = None
+
+
+@dataclass
+class Owned:
+    """A job under lock, with its chat session, reply and current attempt."""
+
+    chat: ChatSession
+    job: LlmJob
+    reply: Message
+    attempt: LlmAttempt | None
+
+
+def claim(uow: UnitOfWork, job_id: UUID, terms: Terms) -> Claim | None:
+    """Take a job that is due, or whose worker is gone, for one attempt. None: there is nothing to claim."""
+    owned = _lock(uow, job_id)
+    if owned is None or not _claimable(uow, owned.job):
+        return None
+    if owned.job.status == JobStatus.RUNNING:
+        _abandon(owned)
+    ending = _past_help(owned.job, terms)
+    if ending is not None:
+        end(uow, owned.chat, owned.job, owned.reply, **ending)
+        return None
+    _begin(uow, owned, terms)
+    return _claimed(uow, owned, terms)
+
+
+def _lock(uow: UnitOfWork, job_id: UUID) -> Owned | None:
+    session_id = uow.session.scalar(select(LlmJob.session_id).where(LlmJob.id == job_id))
+    chat = lock_session(uow.session, session_id) if session_id else None
+    if chat is None:
+        return None
+    fresh = {"populate_existing": True}
+    job = uow.session.scalar(select(LlmJob).where(LlmJob.id == job_id).with_for_update().execution_options(**fresh))
+    if job is None:
+        return None
+    reply = uow.session.get(Message, job.assistant_message_id, populate_existing=True, with_for_update=True)
+    attempt = uow.session.get(LlmAttempt, (job.id, job.attempt), populate_existing=True) if job.attempt else None
+    return Owned(chat, job, reply, attempt) if reply else None
+
+
+def _claimable(uow: UnitOfWork, job: LlmJob) -> bool:
+    clock = uow.session.scalar(select(database_clock())) or 0.0
+    if job.status == JobStatus.QUEUED:
+        return job.not_before <= clock and not _must_wait(uow, job)
+    return job.status == JobStatus.RUNNING and job.lease_until is not None and job.lease_until < clock
+
+
+def _must_wait(uow: UnitOfWork, job: LlmJob) -> bool:
+    earlier = select(
+        exists().where(
+            LlmJob.session_id == job.session_id,
+            LlmJob.position < job.position,
+            LlmJob.status.in_(UNFINISHED_JOB),
+        )
+    )
+    return bool(uow.session.scalar(earlier))
+
+
+def _abandon(owned: Owned) -> None:
+    owned.job.abandonments += 1
+    if owned.attempt is not None and owned.attempt.outcome is None:
+        owned.attempt.outcome = Outcome.ABANDONED
+        owned.attempt.finished_at = now()
+        owned.attempt.error_code = ErrorCode.WORKER_LOST
+
+
+def _past_help(job: LlmJob, terms: Terms) -> dict[str, Any] | None:
+    if job.cancel_requested_at is not None:
+        return {"status": JobStatus.CANCELLED}
+    if job.abandonments >= terms.max_abandonments:
+        error = "The workers that tried to write this reply were lost."
+        return {"status": JobStatus.FAILED, "code": ErrorCode.WORKER_LOST, "error": error}
+    if job.started_at is None and now() - job.created_at > timedelta(seconds=terms.expiry_seconds):
+        error = "No worker could begin this reply in time."
+        return {"status": JobStatus.FAILED, "code": ErrorCode.JOB_EXPIRED, "error": error}
+    return None
+
+
+def _begin(uow: UnitOfWork, owned: Owned, terms: Terms) -> None:
+    job, reply = owned.job, owned.reply
+    job.attempt += 1
+    job.status = JobStatus.RUNNING
+    job.lease_owner = terms.worker
+    job.lease_until = (uow.session.scalar(select(database_clock())) or 0.0) + terms.lease_seconds
+    job.started_at = job.started_at or now()
+    job.retry_at = None
+    attempt = LlmAttempt(
+        job_id=job.id,
+        number=job.attempt,
+        provider=job.provider,
+        model=job.model,
+        worker=terms.worker,
+        started_at=now(),
+    )
+    job.attempts.append(attempt)
+    had_text = bool(reply.content)
+    reply.status, reply.attempt, reply.content = MessageStatus.STREAMING, job.attempt, ""
+    reply.llm_provider, reply.llm_model = job.provider, job.model
+    reply.updated_at = max(now(), reply.updated_at)
+    uow.session.flush()
+    if had_text:
+        uow.tell(owned.chat, Happening.message(Action.RESTARTED, reply))
+    uow.tell(owned.chat, Happening.job(job))
+
+
+def _claimed(uow: UnitOfWork, owned: Owned, terms: Terms) -> Claim:
+    job, chat = owned.job, owned.chat
+    question = uow.session.get(Message, job.message_id)
+    assert question is not None
+    options = {name: job.options.get(name, chat.settings.get(name)) for name in ("temperature", "max_tokens")}
+    request = PromptRequest(
+        model=job.model,
+        turns=prompts.turns(uow.session, chat, question, context_tokens=terms.context_tokens),
+        **options,
+    )
+    return Claim(job.id, chat.id, owned.reply.id, job.attempt, job.provider, request)
+
+
+def _hold(uow: UnitOfWork, claim: Claim) -> Owned:
+    """Lock what a claim is about. Raises LeaseLost where it is no longer this worker's."""
+    owned = _lock(uow, claim.job_id)
+    if owned is None or owned.job.status != JobStatus.RUNNING or owned.job.attempt != claim.number:
+        raise LeaseLost
+    return owned
+
+
+def succeed(uow: UnitOfWork, claim: Claim, measured: Measured) -> JobStatus:
+    """Store a whole reply; where a cancel was accepted before, as a cancelled one.
+
+    Raises LeaseLost.
+    """
+    owned = _hold(uow, claim)
+    cancelled = owned.job.cancel_requested_at is not None
+    _close_attempt(owned, measured, Outcome.CANCELLED if cancelled else Outcome.SUCCEEDED)
+    _write_reply(owned, measured)
+    status = JobStatus.CANCELLED if cancelled else JobStatus.SUCCEEDED
+    end(uow, owned.chat, owned.job, owned.reply, status=status)
+    return status
+
+
+def cancelled(uow: UnitOfWork, claim: Claim, measured: Measured) -> JobStatus:
+    """Store what a stopped attempt had written. Raises LeaseLost."""
+    owned = _hold(uow, claim)
+    _close_attempt(owned, measured, Outcome.CANCELLED)
+    _write_reply(owned, measured)
+    end(uow, owned.chat, owned.job, owned.reply, status=JobStatus.CANCELLED)
+    return JobStatus.CANCELLED
+
+
+def failed(uow: UnitOfWork, claim: Claim, measured: Measured, *, error: ProviderError, policy: RetryPolicy) -> float | None:
+    """Store a failed attempt; return the seconds until the next, or None where the job has ended.
+
+    Next is a retry after its backoff, else the next of the chain at once, else the end. The text is kept
+    until another attempt begins. Raises LeaseLost.
+    """
+    owned = _hold(uow, claim)
+    job = owned.job
+    _close_attempt(owned, measured, Outcome.FAILED, error)
+    _write_reply(owned, measured)
+    if job.cancel_requested_at is not None:
+        end(uow, owned.chat, job, owned.reply, status=JobStatus.CANCELLED)
+        return None
+    delay = _next(job, error, policy)
+    if delay is None:
+        end(uow, owned.chat, job, owned.reply, status=JobStatus.FAILED, code=error.code, error=error.message)
+        return None
+    _back_to_queue(uow, owned, delay=delay)
+    job.retry_at = job.not_before
+    uow.session.flush()
+    uow.tell(owned.chat, Happening.job(job))
+    return delay
+
+
+def _next(job: LlmJob, error: ProviderError, policy: RetryPolicy) -> float | None:
+    job.failures += 1
+    delay = policy.delay(error, job.failures)
+    if delay is not None:
+        return delay
+    if isinstance(error, ReplyTooLong) or job.chain_position + 1 >= len(job.chain):
+        return None
+    job.chain_position += 1
+    job.failures = 0
+    return 0.0
+
+
+def hand_over(uow: UnitOfWork, claim: Claim, measured: Measured) -> None:
+    """Give a job back to whoever is free, because this worker must go. Raises LeaseLost."""
+    owned = _hold(uow, claim)
+    _close_attempt(owned, measured, Outcome.HANDED_OVER)
+    _write_reply(owned, measured)
+    if owned.job.cancel_requested_at is not None:
+        end(uow, owned.chat, owned.job, owned.reply, status=JobStatus.CANCELLED)
+        return
+    _back_to_queue(uow, owned, delay=0.0)
+    uow.session.flush()
+    uow.tell(owned.chat, Happening.job(owned.job))
+    uow.wake(owned.job.id)
+
+
+def _back_to_queue(uow: UnitOfWork, owned: Owned, *, delay: float) -> None:
+    job = owned.job
+    job.status = JobStatus.QUEUED
+    job.lease_owner = job.lease_until = None
+    job.not_before = (uow.session.scalar(select(database_clock())) or 0.0) + delay
+
+
+def _close_attempt(
+    owned: Owned, measured: Measured, outcome: Outcome, error: ProviderError | None = None
+) -> None:
+    attempt = owned.attempt
+    assert attempt is not None
+    attempt.outcome = outcome
+    attempt.finished_at = now()
+    attempt.duration_ms = measured.duration_ms
+    attempt.time_to_first_token_ms = measured.time_to_first_token_ms
+    attempt.prompt_tokens, attempt.completion_tokens = measured.prompt_tokens, measured.completion_tokens
+    attempt.http_status = error.http_status if error else measured.http_status
+    attempt.error_code = error.code if error else None
+
+
+def _write_reply(owned: Owned, measured: Measured) -> None:
+    reply, usage = owned.reply, dict(measured.usage or {})
+    estimated = measured.completion_tokens is None
+    reply.content = measured.text
+    reply.tokens_used = tokens.estimate(measured.text) if measured.completion_tokens is None else measured.completion_tokens
+    reply.response_time_ms = measured.duration_ms
+    reply.message_metadata = {
+        "time_to_first_token_ms": measured.time_to_first_token_ms,
+        **({"usage": usage} if usage else {}),
+        **({"usage_estimated": True} if estimated else {}),
+        **({"generation_id": measured.generation_id} if measured.generation_id else {}),
+    }

@@ -1,0 +1,100 @@
+"""Chat sessions: make, list, change, delete."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from chat_backend.domain.enums import UNFINISHED_JOB, ParticipantRole
+from chat_backend.domain.user import User
+from chat_backend.models import ChatSession, IdempotencyKey, LlmJob, Participant
+from chat_backend.models.base import now
+from chat_backend.protocol.events import Happening
+from chat_backend.services import idempotency
+from chat_backend.services.access import OWN, READ, enter, no_such
+from chat_backend.services.idempotency import Intent
+from chat_backend.services.paging import Page, bad_cursor
+from chat_backend.unit_of_work import UnitOfWork
+
+
+def make(uow: UnitOfWork, user: User, *, intent: Intent | None = None, **fields: Any) -> tuple[ChatSession, bool]:
+    """Make a chat session owned by the user; return it and whether it had been made before under this key."""
+    if made := idempotency.begin(uow, user, intent):
+        if made.session_id is None:
+            raise no_such("chat session")
+        return enter(uow.session, made.session_id, user, to=READ), True
+    chat = ChatSession.new(user.id, **fields)
+    owner = Participant(session_id=chat.id, user_id=user.id, role=ParticipantRole.OWNER, created_at=chat.created_at)
+    uow.session.add(chat)
+    uow.session.flush()
+    uow.session.add(owner)
+    idempotency.made(uow, user, intent, session_id=chat.id)
+    return chat, False
+
+
+def show(session: Session, session_id: UUID, user: User) -> ChatSession:
+    """Return a chat session to a participant."""
+    return enter(session, session_id, user, to=READ)
+
+
+def page(session: Session, user: User, asked: Page, **filters: Any) -> dict[str, Any]:
+    """Return one page of the chat sessions the user takes part in, in the order they were made."""
+    conditions = [Participant.user_id == user.id]
+    conditions += [getattr(ChatSession, name) == value for name, value in filters.items()]
+    mine = select(ChatSession).join(Participant, Participant.session_id == ChatSession.id).where(*conditions)
+    # Ids are made in time order, so the index on (user, session) is the order of creation too.
+    column = Participant.session_id
+    query = mine.order_by(column.desc() if asked.descending else column)
+    if asked.after is not None:
+        last = _id(asked.after)
+        query = query.where(column < last if asked.descending else column > last)
+    else:
+        query = query.offset(asked.skipped)
+    found = list(session.scalars(query.limit(asked.size + 1)))
+    total = session.scalar(select(func.count()).select_from(mine.subquery()))
+    shown = found[: asked.size]
+    has_more = len(found) > asked.size
+    return {
+        "sessions": shown,
+        "total_count": total,
+        "page": asked.number,
+        "page_size": asked.size,
+        "has_more": has_more,
+        "next_cursor": asked.cursor(shown[-1].id) if has_more else None,
+    }
+
+
+def _id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise bad_cursor() from None
+
+
+def change(uow: UnitOfWork, session_id: UUID, user: User, **fields: Any) -> ChatSession:
+    """Change what is given; everyone in the session is told."""
+    chat = enter(uow.session, session_id, user, to=OWN, lock=True)
+    for name, value in fields.items():
+        setattr(chat, name, value)
+    touch(chat)
+    uow.tell(chat, Happening.session(chat, user_id=user.id))
+    return chat
+
+
+def touch(chat: ChatSession) -> None:
+    """Note that something in the chat session changed."""
+    chat.updated_at = max(now(), chat.updated_at)
+
+
+def remove(uow: UnitOfWork, session_id: UUID, user: User) -> None:
+    """Delete a chat session and everything below it; running jobs stop, connections close."""
+    chat = enter(uow.session, session_id, user, to=OWN, lock=True)
+    unfinished = select(LlmJob.id).where(LlmJob.session_id == chat.id, LlmJob.status.in_(UNFINISHED_JOB))
+    for job_id in uow.session.scalars(unfinished):
+        uow.cancel(job_id)
+    uow.session.execute(delete(IdempotencyKey).where(IdempotencyKey.scope == chat.id))
+    uow.session.execute(delete(ChatSession).where(ChatSession.id == chat.id))
+    uow.close(session_id)

@@ -1,0 +1,79 @@
+"""The durable log, read back: what happened since an offset, shown as it is now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, selectinload
+
+from chat_backend.domain import limits
+from chat_backend.domain.enums import EventType, MessageStatus
+from chat_backend.models import ChatSession, LlmJob, Message, SessionEvent
+from chat_backend.protocol.envelope import Durable
+from chat_backend.protocol.events import Happening, encode, framed
+
+Row = TypeVar("Row", Message, LlmJob)
+
+
+def current_offset(session: Session, session_id: UUID) -> int | None:
+    """Return the offset of the newest event; None where there is no such chat session."""
+    return session.scalar(select(ChatSession.last_offset).where(ChatSession.id == session_id))
+
+
+def current_offsets(session: Session, session_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return the newest offsets of many chat sessions; those that are gone are left out."""
+    query = select(ChatSession.id, ChatSession.last_offset).where(ChatSession.id.in_(session_ids))
+    return {session_id: offset for session_id, offset in session.execute(query)}
+
+
+def can_replay(session: Session, session_id: UUID, since: int, current: int) -> bool:
+    """Whether everything after `since` is still there, and no more than one connection may ask for."""
+    if since > current or current - since > limits.REPLAY_EVENTS:
+        return False
+    if since == current:
+        return True
+    oldest = session.scalar(select(func.min(SessionEvent.offset)).where(SessionEvent.session_id == session_id))
+    return oldest is not None and oldest <= since + 1
+
+
+def after(session: Session, session_id: UUID, since: int, *, limit: int) -> list[Durable]:
+    """Return the events after an offset as frames, at most `limit`, messages and jobs as they are now."""
+    query = select(SessionEvent).where(SessionEvent.session_id == session_id, SessionEvent.offset > since)
+    found = list(session.scalars(query.order_by(SessionEvent.offset).limit(limit)))
+    messages = _by_id(session, Message, (event.message_id for event in found))
+    jobs = _by_id(session, LlmJob, (event.job_id for event in found))
+    chat = session.get(ChatSession, session_id)
+    if chat is None:
+        return []
+    return [_durable(event, _subject(event, chat, messages, jobs)) for event in found]
+
+
+def _by_id(session: Session, kind: type[Row], ids: Iterable[UUID | None]) -> dict[UUID, Row]:
+    wanted = list({id for id in ids if id is not None})
+    query = select(kind).where(kind.id.in_(wanted))
+    if kind is LlmJob:
+        query = query.options(selectinload(LlmJob.attempts))
+    return {row.id: row for row in session.scalars(query)} if wanted else {}
+
+
+def _subject(event: SessionEvent, chat: ChatSession, messages: dict[UUID, Message], jobs: dict[UUID, LlmJob]) -> Any:
+    if event.message_id is not None:
+        return messages[event.message_id]
+    return jobs[event.job_id] if event.job_id is not None else chat
+
+
+def _durable(event: SessionEvent, subject: Any) -> Durable:
+    happening = Happening(EventType(event.type), subject, event.action)
+    frame = encode(framed(happening.body(), event.session_id, event.created_at, event.offset))
+    return Durable(event.offset, frame, event.user_id, event.request_id)
+
+
+def in_progress(session: Session, session_ids: Sequence[UUID]) -> list[Message]:
+    """Return the replies being written in these chat sessions, with the text of their last checkpoint."""
+    query = select(Message).where(
+        Message.session_id.in_(session_ids), Message.status == MessageStatus.STREAMING, Message.job_id.is_not(None)
+    )
+    return list(session.scalars(query.order_by(Message.seq)))

@@ -1,0 +1,100 @@
+"""Idempotency: a client's name for an effect, kept in the transaction of the effect."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from chat_backend.domain import limits
+from chat_backend.domain.errors import ErrorCode, InvalidInput, MalformedRequest
+from chat_backend.domain.user import User
+from chat_backend.models import IdempotencyKey
+from chat_backend.models.base import now
+from chat_backend.unit_of_work import UnitOfWork
+
+NOWHERE = UUID(int=0)
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+
+
+@dataclass(frozen=True)
+class Intent:
+    """One intended effect: the client's key for it, and the fingerprint of what is asked."""
+
+    key: str
+    fingerprint: str
+    kept: timedelta
+
+    @classmethod
+    def of(cls, key: str, operation: str, payload: Mapping[str, Any], *, kept_seconds: float) -> Intent:
+        """Return an intent. Raises MalformedRequest for a key that is none."""
+        if not _VISIBLE.fullmatch(key) or len(key) > limits.IDEMPOTENCY_KEY_CHARACTERS:
+            raise MalformedRequest(
+                "An idempotency key is 1 to 255 visible ASCII characters.",
+                code=ErrorCode.INVALID_IDEMPOTENCY_KEY,
+                field="Idempotency-Key",
+            )
+        text = json.dumps([operation, payload], sort_keys=True, default=str)
+        return cls(key, hashlib.sha256(text.encode()).hexdigest(), timedelta(seconds=kept_seconds))
+
+
+def begin(uow: UnitOfWork, user: User, intent: Intent | None, *, scope: UUID = NOWHERE) -> IdempotencyKey | None:
+    """Return what was made under this key, or note the key and return None.
+
+    Of parallel transactions with one key, all but one wait here and then see what that one made.
+    Raises InvalidInput where the key stands for something else.
+    """
+    if intent is None:
+        return None
+    row = (user.id, scope, intent.key)
+    _forget_expired(uow, row, intent)
+    if _note(uow, row, intent):
+        return None
+    made = uow.session.scalars(_at(row)).one()
+    if made.fingerprint != intent.fingerprint:
+        raise InvalidInput(
+            "This idempotency key was used for another request.",
+            code=ErrorCode.IDEMPOTENCY_KEY_REUSED,
+            field="Idempotency-Key",
+        )
+    return made
+
+
+def made(uow: UnitOfWork, user: User, intent: Intent | None, *, scope: UUID = NOWHERE, **ids: UUID | None) -> None:
+    """Note under the key what was made: session_id, message_id, job_id."""
+    if intent is None:
+        return
+    noted = uow.session.scalars(_at((user.id, scope, intent.key))).one()
+    for name, id in ids.items():
+        setattr(noted, name, id)
+
+
+def _at(row: tuple[str, UUID, str]) -> Any:
+    return select(IdempotencyKey).where(*_is(row))
+
+
+def _is(row: tuple[str, UUID, str]) -> tuple[Any, ...]:
+    user_id, scope, key = row
+    return (IdempotencyKey.user_id == user_id, IdempotencyKey.scope == scope, IdempotencyKey.key == key)
+
+
+def _forget_expired(uow: UnitOfWork, row: tuple[str, UUID, str], intent: Intent) -> None:
+    uow.session.execute(delete(IdempotencyKey).where(*_is(row), IdempotencyKey.created_at < now() - intent.kept))
+
+
+def _note(uow: UnitOfWork, row: tuple[str, UUID, str], intent: Intent) -> bool:
+    insert = postgresql.insert if uow.session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    user_id, scope, key = row
+    values = {"user_id": user_id, "scope": scope, "key": key, "fingerprint": intent.fingerprint, "created_at": now()}
+    written = uow.session.execute(
+        insert(IdempotencyKey).values(**values).on_conflict_do_nothing().returning(IdempotencyKey.key)
+    )
+    return written.first() is not None

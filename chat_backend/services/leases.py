@@ -1,0 +1,96 @@
+"""What a worker does for all of its jobs at once: heartbeat, checkpoint, and finding what was forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import exists, or_, select, text, update
+from sqlalchemy.orm import Session, aliased
+
+from chat_backend.domain.enums import UNFINISHED_JOB, JobStatus, MessageStatus
+from chat_backend.models import LlmJob, Message
+from chat_backend.models.base import database_clock
+
+
+@dataclass(frozen=True)
+class Held:
+    """A job that a worker holds by the database's word."""
+
+    job_id: UUID
+    attempt: int
+    cancel_requested: bool
+
+
+def heartbeat(session: Session, worker: str, *, lease_seconds: float) -> list[Held]:
+    """Renew all leases of a worker, and return what it holds."""
+    mine = (LlmJob.lease_owner == worker, LlmJob.status == JobStatus.RUNNING)
+    # A row that is locked is being written by its own end: it is skipped rather than waited for.
+    unlocked = select(LlmJob.id).where(*mine).with_for_update(skip_locked=True)
+    until = database_clock() + lease_seconds
+    session.execute(
+        update(LlmJob)
+        .where(LlmJob.id.in_(unlocked.scalar_subquery()), *mine)
+        .values(lease_until=until)
+        .execution_options(synchronize_session=False)
+    )
+    held = select(LlmJob.id, LlmJob.attempt, LlmJob.cancel_requested_at).where(*mine)
+    return [Held(id, attempt, cancelled is not None) for id, attempt, cancelled in session.execute(held)]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the text of an attempt has come."""
+
+    message_id: UUID
+    attempt: int
+    content: str
+
+
+_POSTGRESQL_CHECKPOINT = text(
+    """
+    WITH news AS (
+        SELECT * FROM
+            unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:contents AS text[])) AS n (id, attempt, content)
+    ), free AS (
+        SELECT m.id, n.content FROM chat_messages m JOIN news n ON n.id = m.id AND n.attempt = m.attempt
+        WHERE m.status = 'streaming' FOR UPDATE OF m SKIP LOCKED
+    )
+    UPDATE chat_messages m SET content = free.content FROM free WHERE m.id = free.id
+    """
+)
+
+
+def checkpoint(session: Session, progress: Sequence[Progress]) -> None:
+    """Write running texts, all in one statement; those whose attempt is over are left alone."""
+    if session.get_bind().dialect.name == "postgresql":
+        columns = {
+            "ids": [str(p.message_id) for p in progress],
+            "attempts": [p.attempt for p in progress],
+            "contents": [p.content for p in progress],
+        }
+        session.execute(_POSTGRESQL_CHECKPOINT, columns)
+        return
+    for p in progress:
+        session.execute(
+            update(Message)
+            .where(Message.id == p.message_id, Message.attempt == p.attempt, Message.status == MessageStatus.STREAMING)
+            .values(content=p.content)
+            .execution_options(synchronize_session=False)
+        )
+
+
+def forgotten(session: Session, *, forgotten_seconds: float, limit: int) -> list[UUID]:
+    """Return jobs that a worker should look at: due, but not claimed for a while, or with a dead worker."""
+    earlier = aliased(LlmJob)
+    first_in_line = ~exists().where(
+        earlier.session_id == LlmJob.session_id,
+        earlier.position < LlmJob.position,
+        earlier.status.in_(UNFINISHED_JOB),
+    )
+    clock = database_clock()
+    overdue = (LlmJob.status == JobStatus.QUEUED) & (LlmJob.not_before < clock - forgotten_seconds) & first_in_line
+    dead = (LlmJob.status == JobStatus.RUNNING) & (LlmJob.lease_until < clock)
+    query = select(LlmJob.id).where(or_(overdue, dead)).order_by(LlmJob.not_before).limit(limit)
+    return list(session.scalars(query))

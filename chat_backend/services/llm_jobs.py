@@ -1,0 +1,284 @@
+"""Jobs as clients see them: ask for a reply, look at it, stop it."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from chat_backend.domain import limits
+from chat_backend.domain.enums import UNFINISHED_JOB, Action, JobStatus, MessageStatus, OnBusy, Role
+from chat_backend.domain.errors import Conflict, ErrorCode, InvalidInput
+from chat_backend.domain.user import User
+from chat_backend.models import ChatSession, LlmJob, Message
+from chat_backend.models.base import database_clock, new_id, now
+from chat_backend.protocol.events import Happening
+from chat_backend.services import idempotency
+from chat_backend.services.access import WRITE, enter, no_such, session_of
+from chat_backend.services.idempotency import Intent
+from chat_backend.services.transcript import add_message
+from chat_backend.unit_of_work import UnitOfWork
+
+
+def ask(
+    uow: UnitOfWork,
+    chat: ChatSession,
+    question: Message,
+    user: User,
+    *,
+    provider: str | None = None,
+    model: str | None = None,
+    options: dict[str, Any] | None = None,
+    on_busy: str | None = None,
+    fallbacks: tuple[str, ...] = (),
+) -> LlmJob:
+    """Ask for a reply to a message: a job and a pending reply, told to everyone, a worker woken.
+
+    Returns the unfinished job that the message has already. The caller holds the chat session's lock.
+    Raises Conflict where the session is busy and the client would not wait.
+    """
+    waiting = unfinished(uow.session, chat.id)
+    for job in waiting:
+        if job.message_id == question.id:
+            return job
+    _make_room(uow, chat, waiting, OnBusy(on_busy or chat.settings.get("on_busy", OnBusy.QUEUE)), user)
+    chain = _chain(chat, provider, model, fallbacks)
+    job_id = new_id()
+    reply = add_message(
+        uow,
+        chat,
+        content="",
+        role=Role.ASSISTANT,
+        status=MessageStatus.PENDING,
+        job_id=job_id,
+        parent_message_id=question.parent_message_id,
+        message_metadata={},
+        llm_provider=chain[0]["provider"],
+        llm_model=chain[0]["model"],
+    )
+    job = _queue(uow, job_id, question, reply, user=user, chain=chain, options=options or {})
+    uow.tell(chat, Happening.message(Action.NEW_MESSAGE, reply, user_id=user.id))
+    uow.tell(chat, Happening.job(job, user_id=user.id))
+    if all(other.status == JobStatus.CANCELLED for other in waiting):
+        uow.wake(job.id)
+    return job
+
+
+def _queue(
+    uow: UnitOfWork,
+    job_id: UUID,
+    question: Message,
+    reply: Message,
+    *,
+    user: User,
+    chain: list[dict[str, str]],
+    options: dict[str, Any],
+) -> LlmJob:
+    job = LlmJob(
+        id=job_id,
+        session_id=question.session_id,
+        message_id=question.id,
+        assistant_message_id=reply.id,
+        position=reply.seq,
+        user_id=user.id,
+        status=JobStatus.QUEUED,
+        attempt=0,
+        chain=chain,
+        chain_position=0,
+        options=options,
+        failures=0,
+        abandonments=0,
+        not_before=uow.session.scalar(select(database_clock())),
+        created_at=now(),
+        attempts=[],
+    )
+    uow.session.add(job)
+    uow.session.flush()
+    return job
+
+
+def _chain(
+    chat: ChatSession, provider: str | None, model: str | None, fallbacks: tuple[str, ...]
+) -> list[dict[str, str]]:
+    first = {"provider": provider or chat.llm_provider, "model": model or chat.llm_model}
+    chain = [first]
+    for reference in chat.settings.get("fallbacks", fallbacks):
+        name, _, its_model = reference.partition(":")
+        link = {"provider": name, "model": its_model}
+        if link not in chain:
+            chain.append(link)
+    return chain
+
+
+def unfinished(session: Session, session_id: UUID) -> list[LlmJob]:
+    """Return a chat session's unfinished jobs in the order they run."""
+    query = select(LlmJob).where(LlmJob.session_id == session_id, LlmJob.status.in_(UNFINISHED_JOB))
+    return list(session.scalars(query.order_by(LlmJob.position)))
+
+
+def _make_room(uow: UnitOfWork, chat: ChatSession, waiting: list[LlmJob], on_busy: OnBusy, user: User) -> None:
+    if on_busy == OnBusy.REJECT and waiting:
+        details = {"job_id": str(waiting[0].id)}
+        raise Conflict("Another prompt is being answered.", code=ErrorCode.SESSION_BUSY, details=details)
+    if on_busy == OnBusy.INTERRUPT:
+        # From the back, so that no waiting job is woken by the end of the one before it.
+        for job in reversed(waiting):
+            stop(uow, chat, job, user)
+    elif len(waiting) > limits.QUEUED_JOBS:  # the first of them runs, or is about to
+        raise Conflict(f"{limits.QUEUED_JOBS} prompts are waiting already.", code=ErrorCode.QUEUE_FULL)
+
+
+def request(
+    uow: UnitOfWork,
+    session_id: UUID,
+    user: User,
+    *,
+    message_id: UUID | None = None,
+    prompt: str | None = None,
+    intent: Intent | None = None,
+    fallbacks: tuple[str, ...] = (),
+    **how: Any,
+) -> tuple[LlmJob, bool]:
+    """Ask for the reply to a message, or to a prompt that is stored as one first.
+
+    Returns the job and whether it was asked for before under this key.
+    """
+    chat = enter(uow.session, session_id, user, to=WRITE, lock=True)
+    if made := idempotency.begin(uow, user, intent, scope=chat.id):
+        return _made_before(uow, made.job_id), True
+    if message_id is not None:
+        question = _question(uow, chat, message_id, prompt)
+    elif prompt is not None:
+        question = add_message(
+            uow, chat, content=prompt, role=Role.USER, user_id=user.id, message_metadata={}, parent_message_id=None
+        )
+        uow.tell(chat, Happening.message(Action.NEW_MESSAGE, question, user_id=user.id))
+    else:
+        raise InvalidInput("Either message_id or prompt must be given.", field="message_id")
+    job = ask(uow, chat, question, user, fallbacks=fallbacks, **how)
+    idempotency.made(uow, user, intent, scope=chat.id, message_id=question.id, job_id=job.id)
+    return job, False
+
+
+def _made_before(uow: UnitOfWork, job_id: UUID | None) -> LlmJob:
+    job = uow.session.get(LlmJob, job_id) if job_id else None
+    if job is None:
+        raise no_such("job")
+    return job
+
+
+def _question(uow: UnitOfWork, chat: ChatSession, message_id: UUID, prompt: str | None) -> Message:
+    query = select(Message).where(Message.id == message_id, Message.session_id == chat.id)
+    question = uow.session.scalar(query)
+    if question is None:
+        raise no_such("message")
+    if question.role != Role.USER:
+        raise InvalidInput("Only a user's message can be answered.", field="message_id")
+    if prompt is not None and prompt != question.content:
+        raise InvalidInput("The prompt differs from the message: give one of them.", field="prompt")
+    return question
+
+
+def regenerate(
+    uow: UnitOfWork, message_id: UUID, user: User, *, intent: Intent | None = None, **how: Any
+) -> tuple[LlmJob, bool]:
+    """Ask for a sibling of a finished reply: the same question, a new reply."""
+    session_id = session_of(uow.session, Message, message_id, user)
+    chat = enter(uow.session, session_id, user, to=WRITE, lock=True)
+    if made := idempotency.begin(uow, user, intent, scope=chat.id):
+        return _made_before(uow, made.job_id), True
+    reply = uow.session.get(Message, message_id, populate_existing=True)
+    if reply is None or reply.job_id is None:
+        raise Conflict("Only a reply can be regenerated.", code=ErrorCode.NOT_A_REPLY)
+    if reply.status.unfinished:
+        raise Conflict("The reply is still being written.", code=ErrorCode.MESSAGE_BUSY)
+    question = uow.session.scalars(
+        select(Message).join(LlmJob, LlmJob.message_id == Message.id).where(LlmJob.id == reply.job_id)
+    ).one()
+    job = ask(uow, chat, question, user, **how)
+    idempotency.made(uow, user, intent, scope=chat.id, message_id=question.id, job_id=job.id)
+    return job, False
+
+
+def show(session: Session, job_id: UUID, user: User) -> LlmJob:
+    """Return a job to a participant."""
+    session_of(session, LlmJob, job_id, user)
+    return _with_attempts(session, job_id)
+
+
+def show_reply(session: Session, job_id: UUID, user: User) -> tuple[LlmJob, Message]:
+    """Return a job and the reply it fills to a participant."""
+    job = show(session, job_id, user)
+    reply = session.get(Message, job.assistant_message_id)
+    if reply is None:
+        raise no_such("job")
+    return job, reply
+
+
+def _with_attempts(session: Session, job_id: UUID) -> LlmJob:
+    job = session.get(LlmJob, job_id)
+    if job is None:
+        raise no_such("job")
+    _ = job.attempts  # read within the transaction, to be shown after it
+    return job
+
+
+def cancel(uow: UnitOfWork, job_id: UUID, user: User) -> tuple[LlmJob, bool]:
+    """Stop a job; return it and whether that is settled, or still to be confirmed by its worker."""
+    session_id = session_of(uow.session, LlmJob, job_id, user)
+    chat = enter(uow.session, session_id, user, to=WRITE, lock=True)
+    job = uow.session.scalar(
+        select(LlmJob).where(LlmJob.id == job_id).with_for_update().execution_options(populate_existing=True)
+    )
+    if job is None:
+        raise no_such("job")
+    stop(uow, chat, job, user)
+    _ = job.attempts
+    return job, not job.status.unfinished
+
+
+def stop(uow: UnitOfWork, chat: ChatSession, job: LlmJob, user: User) -> None:
+    """Cancel what no worker holds at once; tell the worker of what one holds. Finished: nothing."""
+    if job.status == JobStatus.QUEUED:
+        reply = uow.session.get(Message, job.assistant_message_id, populate_existing=True)
+        assert reply is not None
+        end(uow, chat, job, reply, status=JobStatus.CANCELLED, user_id=user.id)
+    elif job.status == JobStatus.RUNNING:
+        if job.cancel_requested_at is None:
+            job.cancel_requested_at = uow.session.scalar(select(database_clock()))
+        uow.cancel(job.id)
+
+
+_ENDS = {
+    JobStatus.SUCCEEDED: (MessageStatus.COMPLETE, Action.COMPLETED),
+    JobStatus.FAILED: (MessageStatus.FAILED, Action.FAILED),
+    JobStatus.CANCELLED: (MessageStatus.CANCELLED, Action.CANCELLED),
+}
+
+
+def end(
+    uow: UnitOfWork,
+    chat: ChatSession,
+    job: LlmJob,
+    reply: Message,
+    *,
+    status: JobStatus,
+    code: ErrorCode | None = None,
+    error: str | None = None,
+    user_id: str | None = None,
+) -> None:
+    """End a job and its reply, tell everyone, and wake the next job of the session."""
+    reply.status, action = _ENDS[status]
+    reply.error_message = error
+    reply.updated_at = chat.updated_at = max(now(), reply.updated_at, chat.updated_at)
+    job.status, job.error_code, job.error_message = status, code, error
+    job.lease_until = job.lease_owner = job.retry_at = None
+    job.finished_at = now()
+    uow.session.flush()
+    uow.tell(chat, Happening.message(action, reply, user_id=user_id))
+    uow.tell(chat, Happening.job(job, user_id=user_id))
+    following = next(iter(unfinished(uow.session, chat.id)), None)
+    if following is not None and following.status == JobStatus.QUEUED:
+        uow.wake(following.id)

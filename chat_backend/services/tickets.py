@@ -1,0 +1,46 @@
+"""WebSocket tickets: a browser can't set headers, and a long-lived token never goes into a URL."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import delete
+
+from chat_backend.domain.user import User
+from chat_backend.models import Ticket
+from chat_backend.models.base import now
+from chat_backend.services.access import READ, enter
+from chat_backend.unit_of_work import UnitOfWork
+
+
+def issue(uow: UnitOfWork, session_id: UUID, user: User, *, seconds: float) -> tuple[str, datetime]:
+    """Return a ticket for one connection to a chat session, and when it ends."""
+    enter(uow.session, session_id, user, to=READ)
+    text = secrets.token_urlsafe(32)
+    expires_at = now() + timedelta(seconds=seconds)
+    uow.session.add(
+        Ticket(
+            digest=_digest(text),
+            session_id=session_id,
+            user_id=user.id,
+            expires_at=expires_at,
+            token_expires_at=user.expires_at,
+        )
+    )
+    return text, expires_at
+
+
+def redeem(uow: UnitOfWork, session_id: UUID, text: str) -> User | None:
+    """Use a ticket up; None where it is none, is used, has ended, or is for another session."""
+    used = delete(Ticket).where(Ticket.digest == _digest(text), Ticket.session_id == session_id)
+    row = uow.session.execute(used.returning(Ticket.user_id, Ticket.expires_at, Ticket.token_expires_at)).first()
+    if row is None or row.expires_at < now():
+        return None
+    return User(row.user_id, expires_at=row.token_expires_at)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
