@@ -1,0 +1,62 @@
+"""Migrations, on both databases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, inspect
+
+from chat_backend.cli import migrate
+from chat_backend.config import ConfigError
+from tests.support.databases import Databases
+
+
+def tables(url: str) -> set[str]:
+    engine = create_engine(url)
+    found = set(inspect(engine).get_table_names()) - {"alembic_version"}
+    engine.dispose()
+    return found
+
+
+def test_a_migrated_database_has_the_tables(database_url: str) -> None:
+    assert {"chat_sessions", "chat_messages", "llm_jobs"} <= tables(database_url)
+
+
+def test_migrating_twice_changes_nothing(database_url: str) -> None:
+    before = tables(database_url)
+
+    migrate.upgrade(database_url)
+
+    assert tables(database_url) == before
+
+
+def test_migrations_can_be_taken_back_and_done_again(database_url: str) -> None:
+    before = tables(database_url)
+
+    migrate.downgrade(database_url)
+    after_downgrade = tables(database_url)
+    migrate.upgrade(database_url)
+
+    assert (after_downgrade, tables(database_url)) == (set(), before)
+
+
+def test_an_empty_postgresql_is_migrated(databases: Databases) -> None:
+    url = databases.empty_postgresql()
+
+    migrate.upgrade(url)
+
+    assert "chat_messages" in tables(url)
+
+
+def test_a_sqlite_file_is_made_with_its_folder(tmp_path: Path) -> None:
+    migrate.upgrade(f"sqlite:///{tmp_path}/deep/down/chat.db")
+
+    assert "chat_messages" in tables(f"sqlite:///{tmp_path}/deep/down/chat.db")
+
+
+def test_an_unreachable_database_is_a_sentence_without_the_password() -> None:
+    with pytest.raises(ConfigError, match="DATABASE_URL can't be used") as caught:
+        migrate.upgrade("postgresql+psycopg://someone:hidden@127.0.0.1:1/chat")
+
+    assert "hidden" not in str(caught.value)
