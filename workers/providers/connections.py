@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import cast
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import aiohttp
 import httpx
@@ -19,7 +21,7 @@ from chat_backend.domain.errors import ProviderError, ProviderUnreachable, Strea
 MOST_CONNECTIONS = 1000
 
 # aiohttp's own are here too: the transport translates only most of them.
-TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, HttpProcessingError, OSError)
+TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, HttpProcessingError, OSError, UnicodeError)
 
 _NO_CONNECTION = (
     aiohttp.ClientConnectorError,
@@ -27,6 +29,7 @@ _NO_CONNECTION = (
     aiohttp.InvalidURL,
     httpx.InvalidURL,
     httpx.UnsupportedProtocol,
+    UnicodeError,  # a host that can't be a name
 )
 
 
@@ -68,6 +71,16 @@ def translated(error: BaseException, http_status: int | None) -> ProviderError:
 def bearer(api_key: str) -> dict[str, str]:
     """Give the header that carries a key, if there is one."""
     return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+def without_credentials(url: str) -> tuple[str, dict[str, str]]:
+    """Take user and password out of an address, as the header that carries them."""
+    parsed = urlsplit(url)
+    credentials, found, host = parsed.netloc.rpartition("@")
+    if not found:
+        return url, {}
+    encoded = base64.b64encode(unquote(credentials).encode()).decode()
+    return urlunsplit(parsed._replace(netloc=host)), {"Authorization": f"Basic {encoded}"}
 
 
 def _one_line(value: str) -> str:

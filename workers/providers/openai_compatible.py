@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 
 import httpx
 import orjson
@@ -14,8 +15,8 @@ from chat_backend.config import Settings
 from chat_backend.domain.errors import ErrorCode, ProviderError, ProviderRefused, ProviderTimeout, StreamBroken
 from chat_backend.domain.prompt import PromptRequest
 from workers.providers.base import Completion
-from workers.providers.connections import TRANSPORT_ERRORS, open_client, parts, translated
-from workers.providers.deadlines import Deadlines, Limits
+from workers.providers.connections import TRANSPORT_ERRORS, open_client, parts, translated, without_credentials
+from workers.providers.deadlines import Deadlines, Limits, Stage
 from workers.providers.refusals import refusal
 from workers.providers.reply import MOST_BODY_BYTES, ReplyReader
 from workers.providers.text import parse, short
@@ -35,8 +36,8 @@ class OpenAICompatible:
     ) -> None:
         self.name = name
         self.configured = configured
-        self._base_url = base_url
-        self._headers = headers
+        self._base_url, credentials = without_credentials(base_url)
+        self._headers = {**credentials, **headers}
         self._settings = settings
         self._limits = Limits(
             first=settings.llm_first_token_timeout_seconds,
@@ -81,6 +82,10 @@ class OpenAICompatible:
     async def _read(self, body: bytes, reply: ReplyReader, deadlines: Deadlines) -> None:
         async with self._request("POST", "/chat/completions", body) as response:
             reply.begin(response.status_code, response.headers)
+            if not response.is_success:
+                # The answer is known: a body that hangs must not turn it into a timeout.
+                deadlines.heard(Stage.FINISHED)
+            await self._check(response)
             async with parts(response) as received:
                 async for part in received:
                     if reply.feed(part):
@@ -89,34 +94,34 @@ class OpenAICompatible:
 
     async def _models(self) -> list[str]:
         body = bytearray()
-        async with self._request("GET", "/models") as response, parts(response) as received:
-            async for part in received:
-                body += part
-                if len(body) > MOST_BODY_BYTES:
-                    raise StreamBroken("The provider's list of models is too long.", http_status=200)
+        async with self._request("GET", "/models") as response:
+            await self._check(response)
+            async with parts(response) as received:
+                async for part in received:
+                    body += part
+                    if len(body) > MOST_BODY_BYTES:
+                        raise StreamBroken("The provider's list of models is too long.", http_status=200)
         try:
             names = (short(model["id"]) for model in parse(bytes(body))["data"])
             return sorted({name for name in names if name})
         except (KeyError, TypeError):
             raise StreamBroken("The provider sent something that is not a list of models.", http_status=200) from None
 
-    @contextlib.asynccontextmanager
-    async def _request(self, method: str, path: str, body: bytes | None = None) -> AsyncIterator[httpx.Response]:
+    def _request(
+        self, method: str, path: str, body: bytes | None = None
+    ) -> AbstractAsyncContextManager[httpx.Response]:
         if not self.configured:
             sentence = f"The provider {self.name} is not configured."
             raise ProviderRefused(sentence, code=ErrorCode.PROVIDER_NOT_CONFIGURED)
-        async with self._client().stream(method, self._base_url + path, content=body) as response:
-            if not response.is_success:
-                raise await self._refused(response)
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise StreamBroken("The provider compressed what must be plain.", http_status=response.status_code)
-            yield response
+        return self._client().stream(method, self._base_url + path, content=body)
 
-    async def _refused(self, response: httpx.Response) -> ProviderError:
-        error = refusal(response.status_code, response.headers)
-        facts = {"provider": self.name, "status": response.status_code, "said": await _error_code(response)}
-        logger.info("A provider refused a request", extra={"action": "provider_refused", **facts})
-        return error
+    async def _check(self, response: httpx.Response) -> None:
+        if not response.is_success:
+            facts = {"provider": self.name, "status": response.status_code, "said": await _error_code(response)}
+            logger.info("A provider refused a request", extra={"action": "provider_refused", **facts})
+            raise refusal(response.status_code, response.headers)
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise StreamBroken("The provider compressed what must be plain.", http_status=response.status_code)
 
     def _client(self) -> httpx.AsyncClient:
         if self._opened is None:

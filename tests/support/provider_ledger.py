@@ -1,0 +1,71 @@
+"""What the stub remembers of every request, to compare with what we stored."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class Entry:
+    """One request for a completion; times are (monotonic, epoch) seconds."""
+
+    id: int
+    model: str
+    last_user_message: str
+    turns: list[dict[str, Any]]
+    stream: bool
+    parameters: dict[str, Any]
+    headers: dict[str, str]  # names in lower case
+    peer_port: int  # the same for requests on one connection
+    received_at: tuple[float, float]
+    pieces: list[str] = field(default_factory=list)
+    status: int | None = None
+    finished: bool = False
+    disconnected: bool = False
+    ended_at: tuple[float, float] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"text": "".join(self.pieces)}
+
+
+class Ledger:
+    """Every request since the start, or since it was cleared."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self._asked: Counter[str] = Counter()
+
+    def open(self, body: dict[str, Any], headers: dict[str, str], peer_port: int) -> Entry:
+        turns = body.get("messages") or []
+        asked = [turn["content"] for turn in turns if turn.get("role") == "user"]
+        more = {name: value for name, value in body.items() if name not in ("messages", "model", "stream")}
+        entry = Entry(
+            id=len(self.entries) + 1,
+            model=str(body.get("model")),
+            last_user_message=asked[-1] if asked else "",
+            turns=turns,
+            stream=bool(body.get("stream")),
+            parameters=more,
+            headers=headers,
+            peer_port=peer_port,
+            received_at=moment(),
+        )
+        self.entries.append(entry)
+        return entry
+
+    def times_asked(self, entry: Entry) -> int:
+        """Count the requests for the same model and message, this one included."""
+        key = f"{entry.model}\n{entry.last_user_message}"
+        self._asked[key] += 1
+        return self._asked[key]
+
+    def clear(self) -> None:
+        self.entries.clear()
+        self._asked.clear()
+
+
+def moment() -> tuple[float, float]:
+    return time.monotonic(), time.time()

@@ -1,0 +1,78 @@
+"""When a provider is asked again, and when not."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chat_backend.domain.errors import ProviderRefused, StreamBroken
+from chat_backend.domain.retry import RetryPolicy
+
+POLICY = RetryPolicy(max_attempts=3, base_seconds=1.0, cap_seconds=20.0)
+
+
+def longest(low: float, high: float) -> float:
+    return high
+
+
+def shortest(low: float, high: float) -> float:
+    return low
+
+
+def test_the_backoff_doubles_from_its_base():
+    policy = RetryPolicy(max_attempts=9, base_seconds=1.0, cap_seconds=20.0)
+
+    delays = [policy.delay(StreamBroken("x"), failures, uniform=longest) for failures in range(1, 7)]
+
+    assert delays == [1, 2, 4, 8, 16, 20]
+
+
+def test_the_jitter_is_full():
+    error = StreamBroken("x")
+
+    delay = POLICY.delay(error, 2, uniform=shortest)
+
+    assert delay == 0
+
+
+def test_a_hopeless_error_is_not_tried_again():
+    error = ProviderRefused("x")
+
+    delay = POLICY.delay(error, 1)
+
+    assert delay is None
+
+
+@pytest.mark.parametrize(("failures", "again"), [(1, True), (2, True), (3, False), (4, False)])
+def test_the_attempts_are_counted(failures, again):
+    error = StreamBroken("x")
+
+    delay = POLICY.delay(error, failures)
+
+    assert (delay is not None) is again
+
+
+def test_retry_after_is_waited_for_even_where_the_backoff_is_shorter():
+    error = StreamBroken("x", retry_after_seconds=45)
+
+    delay = POLICY.delay(error, 1)
+
+    assert delay == 45
+
+
+@pytest.mark.parametrize(("seconds", "delay"), [(60, 60), (60.1, None), (3600, None), (float("inf"), None)])
+def test_retry_after_over_a_minute_counts_as_used_up(seconds, delay):
+    error = StreamBroken("x", retry_after_seconds=seconds)
+
+    answer = POLICY.delay(error, 1)
+
+    assert answer == delay
+
+
+@given(st.integers(1, 20), st.floats(0.001, 60), st.floats(0.001, 600))
+def test_the_wait_never_passes_the_cap(failures, base, cap):
+    policy = RetryPolicy(max_attempts=21, base_seconds=base, cap_seconds=cap)
+
+    delay = policy.delay(StreamBroken("x"), failures)
+
+    assert delay is not None
+    assert 0 <= delay <= cap
