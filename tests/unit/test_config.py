@@ -1,0 +1,132 @@
+"""Settings: every wrong value is a sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from chat_backend.config import ConfigError, Settings, settings_table
+
+DEV = {"AUTH_MODE": "dev"}
+SECRET = "x" * 32
+
+WRONG = [
+    ("DATABASE_URL", "mysql://localhost/chat", "must be a postgresql:// or sqlite:/// address"),
+    ("DATABASE_URL", "chat.db", "must be a postgresql:// or sqlite:/// address"),
+    ("REDIS_URL", "http://localhost", "must be a redis:// or rediss:// address"),
+    ("REDIS_SSL_CERT_REQS", "CERT_NONE", "must be one of required, none"),
+    ("PORT", "abc", "must be a whole number from 1 to 65535"),
+    ("PORT", "0", "must be a whole number from 1 to 65535"),
+    ("PORT", "65536", "must be a whole number from 1 to 65535"),
+    ("PORT", "8000.0", "must be a whole number"),
+    ("PORT", "1_000", "must be a whole number"),
+    ("PORT", "9" * 5000, "must be a whole number"),
+    ("MAX_SOCKETS", "-1", "must be a whole number from 0"),
+    ("WORKER_CONCURRENCY", "0", "must be a whole number from 1 to 2000"),
+    ("DRAIN_SECONDS", "21", "must be a number of seconds from 0 to 20"),
+    ("DRAIN_SECONDS", "nan", "must be a number of seconds"),
+    ("DRAIN_SECONDS", "1e1", "must be a number of seconds"),
+    ("DRAIN_SECONDS", "-1", "must be a number of seconds"),
+    ("AUTH_MODE", "none", "must be one of jwt, dev"),
+    ("LOG_LEVEL", "loud", "must be one of DEBUG, INFO, WARNING, ERROR"),
+    ("ALLOWED_ORIGINS", "https://ok.example,chat.example.com", "must be a comma-separated list of origins"),
+    ("ALLOWED_ORIGINS", "https://chat.example.com/path", "must be a comma-separated list of origins"),
+    ("LOCAL_LLM_BASE_URL", "localhost:11434", "must be an http:// or https:// address"),
+    ("OPENROUTER_BASE_URL", "ftp://example.com", "must be an http:// or https:// address"),
+    ("LLM_FALLBACKS", "LOCAL", "must be a comma-separated list of PROVIDER:model"),
+    ("LLM_FALLBACKS", "LOCAL:a,:b", "must be a comma-separated list of PROVIDER:model"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "sentence"), WRONG)
+def test_a_wrong_value_is_a_sentence_that_names_it(name: str, value: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings.from_environment(DEV | {name: value})
+
+    assert str(caught.value).startswith(f"{name} {sentence}")
+    assert str(caught.value).endswith(".")
+
+
+def test_every_numeric_setting_refuses_a_word() -> None:
+    numeric = [field.name.upper() for field in dataclasses.fields(Settings) if isinstance(field.default, (int, float))]
+
+    for name in numeric:
+        with pytest.raises(ConfigError, match=f"^{name} must be"):
+            Settings.from_environment(DEV | {name: "many"})
+
+
+def test_all_wrong_values_are_named_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings.from_environment(DEV | {"PORT": "x", "LOG_LEVEL": "y"})
+
+    assert {"PORT", "LOG_LEVEL"} <= set(str(caught.value).split())
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({}, "set JWT_SECRET"),
+        ({"AUTH_MODE": "jwt", "JWT_SECRET": "short"}, "32 bytes or longer"),
+        (DEV | {"DYNO": "web.1"}, "disk does not last"),
+        (DEV | {"LEASE_SECONDS": "6", "HEARTBEAT_SECONDS": "3"}, "more than twice HEARTBEAT_SECONDS"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(environ: dict[str, str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        Settings.from_environment(environ)
+
+
+def test_empty_and_blank_mean_not_set() -> None:
+    assert Settings.from_environment(DEV | {"PORT": "  ", "HOST": ""}) == Settings.from_environment(DEV)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_every_spelling_of_postgresql_is_understood(scheme: str) -> None:
+    settings = Settings.from_environment(DEV | {"DATABASE_URL": f"{scheme}://u:p@host:5/chat?sslmode=require"})
+
+    assert settings.database_url == "postgresql+psycopg://u:p@host:5/chat?sslmode=require"
+
+
+def test_what_depends_on_the_database_follows_it() -> None:
+    small = Settings.from_environment(DEV)
+    large = Settings.from_environment(DEV | {"DATABASE_URL": "postgres://host/chat"})
+
+    assert (small.socket_limit, large.socket_limit) == (500, 5000)
+    assert Settings.from_environment(DEV | {"MAX_SOCKETS": "7"}).socket_limit == 7
+
+
+def test_dev_mode_binds_loopback_and_jwt_mode_every_interface() -> None:
+    jwt = Settings.from_environment({"JWT_SECRET": SECRET})
+
+    assert (Settings.from_environment(DEV).bind_host, jwt.bind_host) == ("127.0.0.1", "0.0.0.0")
+
+
+def test_tls_to_redis_is_checked_unless_said_otherwise() -> None:
+    rediss = DEV | {"REDIS_URL": "rediss://:p@host:6380/1"}
+    checked = Settings.from_environment(rediss)
+    unchecked = Settings.from_environment(rediss | {"REDIS_SSL_CERT_REQS": "none"})
+
+    assert checked.live_redis_url == checked.broker_url == "rediss://:p@host:6380/1?ssl_cert_reqs=required"
+    assert unchecked.broker_url.endswith("?ssl_cert_reqs=none")
+
+
+def test_an_explicit_broker_wins_over_redis() -> None:
+    settings = Settings.from_environment(DEV | {"CELERY_BROKER_URL": "amqp://host//"})
+
+    assert settings.broker_url == "amqp://host//"
+
+
+def test_secrets_are_not_shown() -> None:
+    secret = {"JWT_SECRET": SECRET, "REDIS_URL": "redis://:hidden@h", "LOCAL_LLM_API_KEY": "hidden"}
+
+    shown = repr(Settings.from_environment(secret))
+
+    assert SECRET not in shown
+    assert "hidden" not in shown
+
+
+def test_the_table_has_a_row_for_every_setting() -> None:
+    rows = settings_table().splitlines()[2:]
+
+    assert [row.split("`")[1].lower() for row in rows] == [field.name for field in dataclasses.fields(Settings)]
