@@ -1,4 +1,4 @@
-"""The provider client against a real HTTP server that does what each test's script says."""
+"""The provider client against a real HTTP server that does what each test's script says, on the workers' loop."""
 
 import asyncio
 import logging
@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 import pytest
+import uvloop
 
 from chat_backend.config import Settings
 from chat_backend.domain import enums
@@ -75,7 +76,7 @@ def ask(stub, script: str, *, name: str = "LOCAL", **settings) -> Answer:
         finally:
             await provider.aclose()
 
-    return asyncio.run(once())
+    return uvloop.run(once())
 
 
 def last_request(stub):
@@ -117,7 +118,7 @@ def test_the_request_says_what_was_asked_and_no_more(stub):
         await provider.aclose()
         return turns
 
-    turns = asyncio.run(once())
+    turns = uvloop.run(once())
 
     request = last_request(stub)
     assert request["turns"] == [{"role": turn.role, "content": turn.content} for turn in turns]
@@ -188,7 +189,7 @@ def test_models_are_listed(stub):
         finally:
             await provider.aclose()
 
-    models = asyncio.run(once())
+    models = uvloop.run(once())
 
     assert models == ["stub", "stub:tokens=200,delay=0.02"]
 
@@ -202,7 +203,7 @@ def test_models_of_nobody_are_unreachable():
             await provider.aclose()
 
     with pytest.raises(ProviderUnreachable):
-        asyncio.run(once())
+        uvloop.run(once())
 
 
 def test_tokens_that_come_together_are_handed_on_together(stub):
@@ -487,6 +488,21 @@ def test_a_server_that_says_nothing_more_after_the_finish_succeeds_in_the_end(st
     assert answer.completion.completion_tokens == 3
 
 
+def test_a_server_that_does_not_even_read_the_prompt_is_given_up_in_time():
+    async def ask_with_a_long_prompt(port):
+        provider = build(settings_for(f"http://127.0.0.1:{port}/v1"))["LOCAL"]
+        started = time.monotonic()
+        with pytest.raises(ProviderTimeout):
+            await provider.stream(PromptRequest("m", (Turn("user", "x" * 20_000_000),)), lambda text: None)
+        await provider.aclose()
+        return time.monotonic() - started
+
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        seconds = uvloop.run(ask_with_a_long_prompt(deaf.getsockname()[1]))
+
+    assert FIRST - 0.05 <= seconds < FIRST + 1
+
+
 # Stopping
 
 
@@ -506,7 +522,7 @@ def test_cancelling_closes_the_connection_at_once(stub, script):
         await provider.aclose()
         return entry["ended_at"][0] - cancelled_at
 
-    seconds = asyncio.run(begin_and_cancel())
+    seconds = uvloop.run(begin_and_cancel())
 
     assert seconds < 0.5
 
@@ -524,7 +540,7 @@ def test_a_deadline_closes_the_connection_too(stub, script):
         await provider.aclose()
         return answer
 
-    answer = asyncio.run(until_late())
+    answer = uvloop.run(until_late())
 
     assert isinstance(answer.error, ProviderTimeout)
 
@@ -542,7 +558,7 @@ def test_a_reader_that_has_enough_ends_the_call_and_its_connection(stub):
         await until(lambda: stub.ledger()[0]["disconnected"])
         await provider.aclose()
 
-    asyncio.run(read_a_little())
+    uvloop.run(read_a_little())
 
     assert not stub.ledger()[0]["finished"]
 
@@ -558,7 +574,7 @@ def test_many_streams_at_once_do_not_mix(stub):
         finally:
             await provider.aclose()
 
-    answers = asyncio.run(crowd())
+    answers = uvloop.run(crowd())
 
     assert [answer.text for answer in answers] == [expected_text(f"c{n}", 20) for n in range(300)]
 
@@ -572,7 +588,7 @@ def test_a_connection_is_used_again_and_no_cookie_is_kept(stub):
             await call(provider, script)
         await provider.aclose()
 
-    asyncio.run(three_times())
+    uvloop.run(three_times())
 
     requests = stub.ledger()
     assert len({request["peer_port"] for request in requests}) == 1

@@ -10,8 +10,8 @@ message wins. Without one: ten tokens at once. Text is `TAG.1 TAG.2 ...`: words 
 checksum of the last user message, or `tag=`. `expected_text(tag, tokens)` gives the whole.
 
  course      tokens=10  delay=0 (seconds between tokens)  first=0 (before the first)  burst=1 (tokens a write)
-             tag=..  reasoning=N (thoughts first)  think=0 (before each)  finish=stop  times=N (faults only the first N times this
-             model and message are asked, then all goes well)
+             tag=..  reasoning=N (thoughts first)  think=0 (before each)  finish=stop
+             times=N (faults only the first N times this model and message are asked, then all goes well)
  refusal     fail=STATUS  retry_after=SECONDS | date:SECONDS  error_code=.. (in the object; `string`, `none`)
              redirect=URL  slow_error (hangs in the error's body)  long_error=BYTES
  silence     hang=headers | first (after the role) | stream (after `after=N` tokens) | error | end (after finish)
@@ -37,7 +37,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import orjson
@@ -188,7 +188,8 @@ class Answer:
     async def _events(self) -> AsyncIterator[tuple[str, bytes]]:
         delay, burst = self.script.number("delay", 0), self.script.count("burst", 1)
         await asyncio.sleep(self.script.number("first", 0))
-        held, texts, count = b"", "", 0
+        clock, held, texts, count = asyncio.get_running_loop().time, b"", "", 0
+        start = clock()
         for text, chunk in chunks(self.script, self.entry.model):
             held, texts, count = held + b"data: " + chunk + b"\n\n", texts + text, count + bool(text)
             if b'"reasoning"' in chunk:
@@ -198,7 +199,8 @@ class Answer:
             yield texts, held
             held, texts = b"", ""
             if text and count < self.script.tokens:
-                await asyncio.sleep(delay)
+                # By the clock, so that a busy stub does not slow the pace down.
+                await asyncio.sleep(max(0.0, start + delay * count - clock()))
 
     async def _trouble(self, wire: Wire) -> web.StreamResponse | None:
         sent = len(self.entry.pieces)
@@ -255,8 +257,7 @@ class Wire:
         if "close" in script:
             response.force_close()
             response.headers["Connection"] = "close"
-        transport = request.transport
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, request.transport)
         if "close" in script:
             head = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
             transport.write(f"HTTP/1.1 200 OK\r\n{head}\r\n".encode())
