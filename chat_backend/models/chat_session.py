@@ -11,6 +11,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from chat_backend.models.base import Base, new_id, time_of
 
+_ACTIVE = text("is_active")
+
 
 class ChatSession(Base):
     """A conversation between users and a model. Whoever changes anything in it holds this row's lock."""
@@ -21,7 +23,7 @@ class ChatSession(Base):
         CheckConstraint("message_count >= 0 AND last_seq >= 0 AND last_offset >= 0", name="valid_counters"),
         Index("idx_chat_sessions_user_active", "user_id", "is_active"),
         Index("idx_chat_sessions_created", "created_at"),
-        Index("idx_chat_sessions_active", "user_id", postgresql_where=text("is_active"), sqlite_where=text("is_active")),
+        Index("idx_chat_sessions_active", "user_id", postgresql_where=_ACTIVE, sqlite_where=_ACTIVE),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, TextClause, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from chat_backend.domain.enums import JobStatus, Outcome
@@ -17,6 +17,10 @@ _RUNNING = text("status = 'running'")
 _QUEUED = text("status = 'queued'")
 
 
+def _partial(name: str, column: str, where: TextClause, *, unique: bool = False) -> Index:
+    return Index(name, column, unique=unique, postgresql_where=where, sqlite_where=where)
+
+
 class LlmJob(Base):
     """One request for one reply. Times without a zone are seconds since 1970 by the database's clock."""
 
@@ -25,10 +29,11 @@ class LlmJob(Base):
         CheckConstraint("status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="valid_job_status"),
         CheckConstraint("(status = 'running') = (lease_until IS NOT NULL)", name="running_has_lease"),
         Index("idx_llm_jobs_session_position", "session_id", "position"),
-        Index("uq_llm_jobs_running", "session_id", unique=True, postgresql_where=_RUNNING, sqlite_where=_RUNNING),
-        Index("uq_llm_jobs_unfinished", "message_id", unique=True, postgresql_where=_UNFINISHED, sqlite_where=_UNFINISHED),
-        Index("idx_llm_jobs_due", "not_before", postgresql_where=_QUEUED, sqlite_where=_QUEUED),
-        Index("idx_llm_jobs_lease", "lease_until", postgresql_where=_RUNNING, sqlite_where=_RUNNING),
+        _partial("uq_llm_jobs_running", "session_id", _RUNNING, unique=True),
+        _partial("uq_llm_jobs_unfinished", "message_id", _UNFINISHED, unique=True),
+        _partial("idx_llm_jobs_due", "not_before", _QUEUED),
+        _partial("idx_llm_jobs_lease", "lease_until", _RUNNING),
+        _partial("idx_llm_jobs_unfinished", "session_id", _UNFINISHED),
         Index("idx_llm_jobs_message", "message_id"),
     )
 

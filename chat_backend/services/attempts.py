@@ -203,16 +203,27 @@ def succeed(uow: UnitOfWork, claim: Claim, measured: Measured) -> JobStatus:
     return status
 
 
-def cancelled(uow: UnitOfWork, claim: Claim, measured: Measured) -> JobStatus:
-    """Store what a stopped attempt had written. Raises LeaseLost."""
+def stopped(uow: UnitOfWork, claim: Claim, measured: Measured) -> None:
+    """Store what a stopped attempt had written: the end where a cancel was asked for, else a hand-over.
+
+    The row decides: a word that came through Redis alone cancels nothing. Raises LeaseLost.
+    """
     owned = _hold(uow, claim)
-    _close_attempt(owned, measured, Outcome.CANCELLED)
+    cancelled = owned.job.cancel_requested_at is not None
+    _close_attempt(owned, measured, Outcome.CANCELLED if cancelled else Outcome.HANDED_OVER)
     _write_reply(owned, measured)
-    end(uow, owned.chat, owned.job, owned.reply, status=JobStatus.CANCELLED)
-    return JobStatus.CANCELLED
+    if cancelled:
+        end(uow, owned.chat, owned.job, owned.reply, status=JobStatus.CANCELLED)
+        return
+    _back_to_queue(uow, owned, delay=0.0)
+    uow.session.flush()
+    uow.tell(owned.chat, Happening.job(owned.job))
+    uow.wake(owned.job.id)
 
 
-def failed(uow: UnitOfWork, claim: Claim, measured: Measured, *, error: ProviderError, policy: RetryPolicy) -> float | None:
+def failed(
+    uow: UnitOfWork, claim: Claim, measured: Measured, *, error: ProviderError, policy: RetryPolicy
+) -> float | None:
     """Store a failed attempt; return the seconds until the next, or None where the job has ended.
 
     Next is a retry after its backoff, else the next of the chain at once, else the end. The text is kept
@@ -248,20 +259,6 @@ def _next(job: LlmJob, error: ProviderError, policy: RetryPolicy) -> float | Non
     return 0.0
 
 
-def hand_over(uow: UnitOfWork, claim: Claim, measured: Measured) -> None:
-    """Give a job back to whoever is free, because this worker must go. Raises LeaseLost."""
-    owned = _hold(uow, claim)
-    _close_attempt(owned, measured, Outcome.HANDED_OVER)
-    _write_reply(owned, measured)
-    if owned.job.cancel_requested_at is not None:
-        end(uow, owned.chat, owned.job, owned.reply, status=JobStatus.CANCELLED)
-        return
-    _back_to_queue(uow, owned, delay=0.0)
-    uow.session.flush()
-    uow.tell(owned.chat, Happening.job(owned.job))
-    uow.wake(owned.job.id)
-
-
 def _back_to_queue(uow: UnitOfWork, owned: Owned, *, delay: float) -> None:
     job = owned.job
     job.status = JobStatus.QUEUED
@@ -269,9 +266,7 @@ def _back_to_queue(uow: UnitOfWork, owned: Owned, *, delay: float) -> None:
     job.not_before = (uow.session.scalar(select(database_clock())) or 0.0) + delay
 
 
-def _close_attempt(
-    owned: Owned, measured: Measured, outcome: Outcome, error: ProviderError | None = None
-) -> None:
+def _close_attempt(owned: Owned, measured: Measured, outcome: Outcome, error: ProviderError | None = None) -> None:
     attempt = owned.attempt
     assert attempt is not None
     attempt.outcome = outcome
@@ -285,13 +280,13 @@ def _close_attempt(
 
 def _write_reply(owned: Owned, measured: Measured) -> None:
     reply, usage = owned.reply, dict(measured.usage or {})
-    estimated = measured.completion_tokens is None
+    counted = measured.completion_tokens
     reply.content = measured.text
-    reply.tokens_used = tokens.estimate(measured.text) if measured.completion_tokens is None else measured.completion_tokens
+    reply.tokens_used = tokens.estimate(measured.text) if counted is None else counted
     reply.response_time_ms = measured.duration_ms
     reply.message_metadata = {
         "time_to_first_token_ms": measured.time_to_first_token_ms,
         **({"usage": usage} if usage else {}),
-        **({"usage_estimated": True} if estimated else {}),
+        **({"usage_estimated": True} if counted is None else {}),
         **({"generation_id": measured.generation_id} if measured.generation_id else {}),
     }

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload
 
 from chat_backend.domain import limits
-from chat_backend.domain.enums import EventType, MessageStatus
+from chat_backend.domain.enums import UNFINISHED_JOB, EventType
 from chat_backend.models import ChatSession, LlmJob, Message, SessionEvent
 from chat_backend.protocol.envelope import Durable
 from chat_backend.protocol.events import Happening, encode, framed
@@ -26,7 +26,7 @@ def current_offset(session: Session, session_id: UUID) -> int | None:
 def current_offsets(session: Session, session_ids: Sequence[UUID]) -> dict[UUID, int]:
     """Return the newest offsets of many chat sessions; those that are gone are left out."""
     query = select(ChatSession.id, ChatSession.last_offset).where(ChatSession.id.in_(session_ids))
-    return {session_id: offset for session_id, offset in session.execute(query)}
+    return dict(session.execute(query).tuples())
 
 
 def can_replay(session: Session, session_id: UUID, since: int, current: int) -> bool:
@@ -72,8 +72,10 @@ def _durable(event: SessionEvent, subject: Any) -> Durable:
 
 
 def in_progress(session: Session, session_ids: Sequence[UUID]) -> list[Message]:
-    """Return the replies being written in these chat sessions, with the text of their last checkpoint."""
-    query = select(Message).where(
-        Message.session_id.in_(session_ids), Message.status == MessageStatus.STREAMING, Message.job_id.is_not(None)
+    """Return the replies that are not finished in these chat sessions, with the text of their last checkpoint."""
+    query = (
+        select(Message)
+        .join(LlmJob, LlmJob.assistant_message_id == Message.id)
+        .where(LlmJob.session_id.in_(session_ids), LlmJob.status.in_(UNFINISHED_JOB))
     )
     return list(session.scalars(query.order_by(Message.seq)))

@@ -52,7 +52,8 @@ _POSTGRESQL_CHECKPOINT = text(
     """
     WITH news AS (
         SELECT * FROM
-            unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:contents AS text[])) AS n (id, attempt, content)
+            unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:contents AS text[]))
+            AS n (id, attempt, content)
     ), free AS (
         SELECT m.id, n.content FROM chat_messages m JOIN news n ON n.id = m.id AND n.attempt = m.attempt
         WHERE m.status = 'streaming' FOR UPDATE OF m SKIP LOCKED

@@ -58,9 +58,10 @@ def dismiss(uow: UnitOfWork, session_id: UUID, user: User, user_id: str) -> None
     _tell(uow, chat, user)
 
 
-def who(session: Session, session_id: UUID) -> set[str]:
-    """Return the ids of all participants, for who decides whose sockets stay open."""
-    return set(session.scalars(select(Participant.user_id).where(Participant.session_id == session_id)))
+def roles(session: Session, session_id: UUID) -> dict[str, ParticipantRole]:
+    """Return everyone's role, for who decides whose sockets stay open."""
+    query = select(Participant.user_id, Participant.role).where(Participant.session_id == session_id)
+    return dict(session.execute(query).tuples())
 
 
 def _add(uow: UnitOfWork, chat: ChatSession, user_id: str) -> Participant:

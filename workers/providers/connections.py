@@ -19,6 +19,7 @@ from chat_backend.config import Settings
 from chat_backend.domain.errors import ProviderError, ProviderUnreachable, StreamBroken
 
 MOST_CONNECTIONS = 1000
+PIECE_BYTES = 64 * 1024
 
 # aiohttp's own are here too: the transport translates only most of them.
 TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, HttpProcessingError, OSError, UnicodeError)
@@ -58,6 +59,12 @@ def open_client(settings: Settings, headers: Mapping[str, str]) -> httpx.AsyncCl
 def parts(response: httpx.Response) -> AbstractAsyncContextManager[AsyncGenerator[bytes, None]]:
     """Give the body as it comes, and let go of it at the end of the block: the garbage collector would do so later."""
     return contextlib.aclosing(cast(AsyncGenerator[bytes, None], response.aiter_raw()))
+
+
+async def pieces(body: bytes) -> AsyncGenerator[bytes, None]:
+    """Cut a long body, so that sending it lets the loop go on with other work."""
+    for start in range(0, len(body), PIECE_BYTES):
+        yield body[start : start + PIECE_BYTES]
 
 
 def translated(error: BaseException, http_status: int | None) -> ProviderError:

@@ -15,7 +15,15 @@ from chat_backend.config import Settings
 from chat_backend.domain.errors import ErrorCode, ProviderError, ProviderRefused, ProviderTimeout, StreamBroken
 from chat_backend.domain.prompt import PromptRequest
 from workers.providers.base import Completion
-from workers.providers.connections import TRANSPORT_ERRORS, open_client, parts, translated, without_credentials
+from workers.providers.connections import (
+    PIECE_BYTES,
+    TRANSPORT_ERRORS,
+    open_client,
+    parts,
+    pieces,
+    translated,
+    without_credentials,
+)
 from workers.providers.deadlines import Deadlines, Limits, Stage
 from workers.providers.refusals import refusal
 from workers.providers.reply import MOST_BODY_BYTES, ReplyReader
@@ -113,7 +121,11 @@ class OpenAICompatible:
         if not self.configured:
             sentence = f"The provider {self.name} is not configured."
             raise ProviderRefused(sentence, code=ErrorCode.PROVIDER_NOT_CONFIGURED)
-        return self._client().stream(method, self._base_url + path, content=body)
+        if body is None or len(body) <= PIECE_BYTES:
+            return self._client().stream(method, self._base_url + path, content=body)
+        # In one piece a long prompt would hold up every other reply of the loop.
+        length = {"Content-Length": str(len(body))}
+        return self._client().stream(method, self._base_url + path, content=pieces(body), headers=length)
 
     async def _check(self, response: httpx.Response) -> None:
         if not response.is_success:

@@ -1,0 +1,59 @@
+"""Requests that wait for a reply, without using up the process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from uuid import UUID
+
+from flask import Flask
+from sqlalchemy import select
+
+from chat_backend.bootstrap import Backend
+from chat_backend.domain.enums import JobStatus
+from chat_backend.models import LlmJob
+from chat_backend.web.websocket.hub import Hub
+
+LOOK_SECONDS = 1.0
+
+
+class Waiting:
+    """Bounds how many requests of a process wait at once."""
+
+    def __init__(self, hub: Hub, backend: Backend, *, places: int) -> None:
+        self._hub = hub
+        self._backend = backend
+        self._places = threading.Semaphore(places)
+
+    def until_ended(self, job_id: UUID, session_id: UUID, *, seconds: float) -> None:
+        """Return when the job has ended, or the time is up; at once where too many wait already."""
+        if seconds <= 0 or not self._places.acquire(blocking=False):
+            return
+        try:
+            self._wait(job_id, session_id, time.monotonic() + seconds)
+        finally:
+            self._places.release()
+
+    def _wait(self, job_id: UUID, session_id: UUID, deadline: float) -> None:
+        ended = threading.Event()
+        self._hub.start()
+        with self._hub.feed(session_id) as feed:
+            feed.when_ended(str(job_id), ended.set)
+            try:
+                # What the feed has missed, the database tells within a second.
+                while not self._ended(job_id) and (left := deadline - time.monotonic()) > 0:
+                    if ended.wait(min(left, LOOK_SECONDS)):
+                        return
+            finally:
+                feed.no_longer(str(job_id), ended.set)
+
+    def _ended(self, job_id: UUID) -> bool:
+        with self._backend.reading() as session:
+            status = session.scalar(select(LlmJob.status).where(LlmJob.id == job_id))
+        return status is None or not JobStatus(status).unfinished
+
+
+def wait_for_job(app: Flask, job_id: UUID, session_id: UUID, seconds: float) -> None:
+    """Wait until a job has ended, within bounds. Raises NotFound where its chat session is gone."""
+    waiting: Waiting = app.extensions["chat_waiting"]
+    waiting.until_ended(job_id, session_id, seconds=seconds)

@@ -1,0 +1,171 @@
+"""Where a socket comes in: who is it, may it enter, and then frame after frame until it ends."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from typing import Any, cast
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from flask import Flask, current_app, request
+from flask_sock import Sock
+from simple_websocket import ConnectionClosed
+from simple_websocket.ws import Server
+
+from chat_backend.config import Settings
+from chat_backend.domain import limits
+from chat_backend.domain.errors import ChatError, ErrorCode, Forbidden, InvalidInput, NotFound, TooMany, Unauthenticated
+from chat_backend.services.access import READ, enter, no_such, role_in
+from chat_backend.web.auth import identify_stream
+from chat_backend.web.websocket.connection import (
+    CLOSING_SECONDS,
+    NO_PARTICIPANT,
+    NO_SESSION,
+    POLICY,
+    TRY_AGAIN,
+    UNAUTHENTICATED,
+    Connection,
+)
+from chat_backend.web.websocket.dispatch import Dispatch
+from chat_backend.web.websocket.flood import FrameRate
+from chat_backend.web.websocket.hub import Hub
+from chat_backend.web.websocket.viewer_socket import ViewerSocket, stand_in
+
+log = logging.getLogger(__name__)
+
+PATH = "/api/v1/chat/sessions/<session_id>/websocket"
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_CODES: list[tuple[type[ChatError], int]] = [
+    (Unauthenticated, UNAUTHENTICATED),
+    (Forbidden, NO_PARTICIPANT),
+    (NotFound, NO_SESSION),
+    (InvalidInput, POLICY),
+    (TooMany, TRY_AGAIN),
+]
+
+
+def install_socket(app: Flask) -> None:
+    """Add the socket's route to the app."""
+    app.config["SOCK_SERVER_OPTIONS"] = {"max_message_size": limits.FRAME_BYTES}
+    app.before_request(_prepare)
+    Sock(app).route(PATH, endpoint="websocket")(websocket)
+
+
+def _prepare() -> None:
+    """Before the upgrade: refuse foreign pages, and put our socket in the library's hands."""
+    if request.endpoint == "websocket":
+        check_origin(request.headers.get("Origin"), request.host, current_app.extensions["backend"].settings)
+        stand_in(request.environ)
+
+
+def check_origin(origin: str | None, host: str, settings: Settings) -> None:
+    """Raise Forbidden for a page of a foreign origin. Clients that are no browsers send none."""
+    if origin is None or origin.rstrip("/") in settings.allowed_origins:
+        return
+    parts = urlsplit(origin)
+    same = parts.scheme in {"http", "https"} and parts.netloc.lower() == host.lower()
+    if same or (settings.is_dev and parts.hostname in _LOOPBACK):
+        return
+    raise Forbidden("This origin is not allowed.", code=ErrorCode.ORIGIN_NOT_ALLOWED)
+
+
+def websocket(ws: Server, session_id: str) -> None:
+    """Serve one WebSocket until it ends."""
+    hub: Hub = current_app.extensions["chat_hub"]
+    hub.start()
+    viewer = cast(ViewerSocket, ws.sock)
+    viewer.unread = lambda: len(ws.input_buffer)
+    try:
+        connection, since = admit(hub, session_id, viewer.outbox)
+        _serve(hub, connection, ws, since=since)
+    except ChatError as error:
+        _refuse(ws, viewer, error, session_id)
+
+
+def admit(hub: Hub, session_id: str, outbox: Any) -> tuple[Connection, int | None]:
+    """Return a connection for who is asking, not yet joined, and the offset it has seen.
+
+    Raises Unauthenticated, NotFound, InvalidInput, Unavailable.
+    """
+    session = canonical_id(session_id)
+    user = identify_stream(request, session, hub.backend)
+    with hub.backend.reading() as reading:
+        enter(reading, session, user, to=READ)
+        role = role_in(reading, session, user)
+    since = read_since(request.headers.get("Last-Event-ID") or request.args.get("since"))
+    connection = Connection(
+        session,
+        user,
+        outbox,
+        role=role,
+        deltas=request.args.get("deltas") == "1",
+        outbox_bytes=hub.settings.outbox_bytes,
+    )
+    return connection, since
+
+
+def canonical_id(text: str) -> UUID:
+    """Return the id in a path. Raises NotFound for what is none."""
+    try:
+        found = UUID(text)
+    except ValueError:
+        raise no_such("chat session") from None
+    if str(found) != text.lower():
+        raise no_such("chat session")
+    return found
+
+
+def read_since(text: str | None) -> int | None:
+    """Return an offset a client has seen. Raises InvalidInput; one beyond any end is merely too far."""
+    if text is None or text == "":
+        return None
+    if not re.fullmatch(r"[0-9]{1,40}", text, re.ASCII):
+        raise InvalidInput("Must be the offset of an event.", field="since")
+    return int(text)
+
+
+def _serve(hub: Hub, connection: Connection, ws: Server, *, since: int | None) -> None:
+    dispatch = Dispatch(hub, connection)
+    with hub.feed(connection.session_id) as feed:
+        hub.join(feed, connection, since=since)
+        try:
+            _listen(connection, ws, dispatch)
+        except ConnectionClosed:
+            log.debug("connection ended", extra={"action": "websocket", "connection_id": connection.id})
+        finally:
+            dispatch.gone()
+            hub.leave(feed, connection)
+
+
+def _listen(connection: Connection, ws: Server, dispatch: Callable[[str | bytes], None]) -> None:
+    rate = FrameRate(limits.FRAMES_PER_SECOND)
+    viewer = cast(ViewerSocket, ws.sock)
+    while True:
+        data = ws.receive()
+        viewer.taken()
+        if connection.closing or data is None:
+            continue
+        if rate.allows():
+            dispatch(data)
+        else:
+            connection.close(POLICY, ErrorCode.RATE_LIMITED, "Too many frames a second.")
+
+
+def _refuse(ws: Server, viewer: ViewerSocket, error: ChatError, session_id: str) -> None:
+    """Say why in one frame, then close; wait a little for the client to hear it."""
+    from chat_backend.web.websocket.connection import refused_frame
+
+    viewer.outbox.push(refused_frame(error, session_id))
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), TRY_AGAIN)
+    viewer.outbox.finish(code, error.message)
+    deadline = time.monotonic() + CLOSING_SECONDS
+    try:
+        while (left := deadline - time.monotonic()) > 0:
+            ws.receive(timeout=left)
+            viewer.taken()
+    except ConnectionClosed:
+        log.debug("refused", extra={"action": "websocket", "code": code})
+    viewer.outbox.drop()

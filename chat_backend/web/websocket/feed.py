@@ -1,0 +1,321 @@
+"""One chat session as one hub knows it: where its log stands, what is being written, who watches.
+
+Everything here happens in memory under the feed's lock. What does not fit (a gap, an unknown attempt) is
+not guessed at: `needs_refresh` is set, and the hub reads the truth from the database.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from chat_backend.domain.enums import Action, EventType, JobStatus, MessageStatus, Role
+from chat_backend.models.base import now
+from chat_backend.protocol.envelope import Delta, Durable
+from chat_backend.protocol.events import connection_established, encode, framed, message_delta, typing_indicator
+from chat_backend.web.websocket.connection import Connection
+from chat_backend.web.websocket.frames import Encoded
+from chat_backend.web.websocket.reply import Reply
+
+REMEMBERED_EVENTS = 256
+REMEMBERED_ENDS = 64
+SNAPSHOT_SECONDS = 0.25
+SNAPSHOT_BYTES_PER_SECOND = 256 * 1024
+
+_FINAL = {Action.COMPLETED.value, Action.FAILED.value, Action.CANCELLED.value}
+_ENDED_JOB = {JobStatus.SUCCEEDED.value, JobStatus.FAILED.value, JobStatus.CANCELLED.value}
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the database and Redis say: the offset, the events after ours, the replies in progress."""
+
+    offset: int
+    events: list[Durable]
+    replies: list[dict[str, Any]]
+
+
+class Feed:
+    """The fan-out of one chat session in one process."""
+
+    def __init__(self, session_id: UUID, *, typing_seconds: float) -> None:
+        self.session_id = session_id
+        self.lock = threading.RLock()
+        self.load_lock = threading.Lock()
+        self.users = 0
+        self.loaded = False
+        self.gone = False
+        self.needs_refresh = False
+        self.needs_tick = False
+        self.participants_changed = False
+        self.offset = 0
+        self.replies: dict[str, Reply] = {}
+        self.connections: dict[str, Connection] = {}
+        self._recent: deque[Durable] = deque(maxlen=REMEMBERED_EVENTS)
+        self._ended: deque[str] = deque(maxlen=REMEMBERED_ENDS)
+        self._waiters: dict[str, list[Callable[[], None]]] = {}
+        self._typing: dict[str, float] = {}
+        self._typing_seconds = typing_seconds
+
+    # What comes in
+
+    def durable(self, event: Durable) -> None:
+        """Take a durable event: the next is shown, an old one ignored, a later one means a gap."""
+        with self.lock:
+            if not self.loaded or event.offset > self.offset + 1:
+                self.needs_refresh = True
+            elif event.offset == self.offset + 1:
+                self._apply(event)
+
+    def _apply(self, event: Durable) -> None:
+        self.offset = event.offset
+        self._recent.append(event)
+        frame = json.loads(event.frame)
+        self._show(event)
+        if frame["type"] == EventType.MESSAGE_UPDATE:
+            self._message_updated(frame["action"], frame["message"])
+        elif frame["type"] == EventType.JOB_UPDATE:
+            self._job_updated(frame["job"])
+        else:
+            self.participants_changed = True
+
+    def _show(self, event: Durable) -> None:
+        plain = Encoded(event.frame, event.offset)
+        named = plain.naming(event.request_id) if event.request_id else plain
+        for connection in self.connections.values():
+            connection.show_durable(named if connection.user.id == event.user_id else plain)
+            self.needs_tick |= connection.unsettled
+
+    def _message_updated(self, action: str, message: dict[str, Any]) -> None:
+        if message["role"] != Role.ASSISTANT or message["job_id"] is None:
+            return
+        if message["status"] not in (MessageStatus.PENDING, MessageStatus.STREAMING):
+            self._reply_ended(message["id"])
+            return
+        reply = self.replies.get(message["id"])
+        if reply is None:
+            reply = self.replies[message["id"]] = Reply(message)
+        elif message["attempt"] > reply.attempt or action == Action.RESTARTED:
+            reply.restart(message["attempt"], message)
+        for connection in self.connections.values():
+            connection.shown(reply.message_id, message["attempt"], len(message["content"]))
+            if len(reply.text) > len(message["content"]):
+                connection.owed[reply.message_id] = reply
+                self.needs_tick = True
+
+    def _reply_ended(self, message_id: str) -> None:
+        self._ended.append(message_id)
+        self.replies.pop(message_id, None)
+        for connection in self.connections.values():
+            connection.forget(message_id)
+
+    def _job_updated(self, job: dict[str, Any]) -> None:
+        reply = self.replies.get(job["assistant_message_id"])
+        if reply and job["status"] == JobStatus.RUNNING and job["attempt"] > reply.attempt:
+            reply.restart(job["attempt"])
+        if reply and job["attempts"]:
+            reply.answered_by(job["attempts"][-1]["provider"], job["attempts"][-1]["model"])
+        if job["status"] in _ENDED_JOB:
+            for wake in self._waiters.pop(job["id"], []):
+                wake()
+
+    def delta(self, delta: Delta) -> None:
+        """Take a piece of a reply; a piece that does not fit means that one before it was lost."""
+        with self.lock:
+            if delta.message_id in self._ended:
+                return
+            reply = self.replies.get(delta.message_id)
+            if not self.loaded or reply is None or delta.attempt > reply.attempt:
+                self.needs_refresh = True
+            elif delta.attempt == reply.attempt:
+                self._grow(reply, delta.start, delta.text)
+
+    def _grow(self, reply: Reply, start: int, text: str) -> None:
+        before = len(reply.text)
+        new = reply.grow(start, text)
+        if new is None:
+            self.needs_refresh = True
+        elif new:
+            reply.last_grown_at = time.monotonic()
+            self._show_piece(reply, before, new)
+
+    def _show_piece(self, reply: Reply, start: int, text: str) -> None:
+        encoded = None
+        for connection in self.connections.values():
+            if connection.deltas:
+                encoded = encoded or self._encode(
+                    message_delta(reply.message_id, reply.attempt, start=start, text=text)
+                )
+                connection.show_piece(reply, start, encoded)
+                self.needs_tick |= connection.unsettled
+            else:
+                reply.snapshot_due = True
+        if reply.snapshot_due:
+            self._show_snapshot(reply)
+
+    def _show_snapshot(self, reply: Reply) -> None:
+        at = time.monotonic()
+        if at < reply.next_snapshot_at:
+            self.needs_tick = True
+            return
+        encoded = self._encode(reply.snapshot())
+        reply.snapshot_due = False
+        reply.next_snapshot_at = at + max(SNAPSHOT_SECONDS, len(encoded.data) / SNAPSHOT_BYTES_PER_SECOND)
+        for connection in self.connections.values():
+            if not connection.deltas:
+                connection.show_snapshot(reply, encoded)
+                self.needs_tick |= connection.unsettled
+
+    def ephemeral(self, body: dict[str, Any]) -> None:
+        """Show a frame that is not kept, to all but the user it speaks of."""
+        with self.lock:
+            if body["type"] == EventType.TYPING_INDICATOR:
+                self._typed(body["user_id"], bool(body["is_typing"]))
+                return
+            if body["type"] == EventType.USER_LEFT:
+                self._typed(body["user_id"], False)
+            self._show_to_others(body)
+
+    def _typed(self, user_id: str, is_typing: bool) -> None:
+        known = self._typing.pop(user_id, None) is not None
+        if is_typing:
+            self._typing[user_id] = time.monotonic() + self._typing_seconds
+            self.needs_tick = True
+        if is_typing or known:
+            self._show_to_others(typing_indicator(user_id, is_typing))
+
+    def _show_to_others(self, body: dict[str, Any]) -> None:
+        encoded = self._encode(body)
+        for connection in self.connections.values():
+            if connection.user.id != body["user_id"]:
+                connection.outbox.push(encoded)
+
+    def _encode(self, body: dict[str, Any]) -> Encoded:
+        return Encoded(encode(framed(body, self.session_id, now())))
+
+    # What the database says
+
+    def reconcile(self, truth: Truth) -> None:
+        """Take what was missed. Events go on from where the log stands; texts of one attempt only grow."""
+        with self.lock:
+            self.needs_refresh = False
+            if not self.loaded:
+                self.loaded, self.offset = True, truth.offset
+            for event in truth.events:
+                if event.offset == self.offset + 1:
+                    self._apply(event)
+            for message in truth.replies:
+                self._recover(message)
+
+    def _recover(self, message: dict[str, Any]) -> None:
+        if message["id"] in self._ended:
+            return
+        reply = self.replies.get(message["id"])
+        if reply is None:
+            self.replies[message["id"]] = Reply(message)
+        elif message["attempt"] >= reply.attempt:
+            if message["attempt"] > reply.attempt:
+                reply.restart(message["attempt"])
+            text = message["content"]
+            self._grow(reply, min(len(reply.text), len(text)), text[len(reply.text) :])
+
+    # Who watches
+
+    def attach(self, connection: Connection, *, since: int, replay: list[Durable], online: Iterable[str]) -> bool:
+        """Greet a connection, show it all after `since`, then what is being written; from then on it is live.
+
+        False where the log has moved on further than is remembered here: read again and come back.
+        """
+        with self.lock:
+            upto = replay[-1].offset if replay else since
+            newer = [event for event in self._recent if event.offset > upto]
+            if self.offset - upto != len(newer) or self.gone:
+                return False
+            self._greet(connection, recovered=True, online=online)
+            connection.offset = since
+            for event in (*replay, *newer):
+                plain = Encoded(event.frame, event.offset)
+                mine = event.request_id and connection.user.id == event.user_id
+                connection.show_durable(plain.naming(event.request_id) if mine and event.request_id else plain)
+            self._go_live(connection)
+            return True
+
+    def attach_afresh(self, connection: Connection, *, online: Iterable[str]) -> None:
+        """Greet a connection that missed nothing or too much: nothing is replayed."""
+        with self.lock:
+            self._greet(connection, recovered=False, online=online)
+            self._go_live(connection)
+
+    def _greet(self, connection: Connection, *, recovered: bool, online: Iterable[str]) -> None:
+        streaming = [
+            {"message_id": reply.message_id, "job_id": reply.job_id, "attempt": reply.attempt}
+            for reply in self._in_progress()
+        ]
+        connection.say(
+            connection_established(
+                connection.user.id,
+                connection.id,
+                offset=self.offset,
+                recovered=recovered,
+                online=online,
+                streaming=streaming,
+            )
+        )
+
+    def _go_live(self, connection: Connection) -> None:
+        connection.offset = self.offset
+        for reply in self._in_progress():
+            connection.baseline(reply)
+        self.connections[connection.id] = connection
+
+    def _in_progress(self) -> list[Reply]:
+        return [reply for reply in self.replies.values() if reply.begun]
+
+    def detach(self, connection: Connection) -> None:
+        with self.lock:
+            self.connections.pop(connection.id, None)
+
+    def online_here(self) -> set[str]:
+        """Return the users with a connection in this process."""
+        with self.lock:
+            return {connection.user.id for connection in self.connections.values()}
+
+    def when_ended(self, job_id: str, wake: Callable[[], None]) -> None:
+        """Call `wake` when a job's end is seen here; at most once."""
+        with self.lock:
+            self._waiters.setdefault(job_id, []).append(wake)
+
+    def no_longer(self, job_id: str, wake: Callable[[], None]) -> None:
+        with self.lock:
+            waiting = self._waiters.get(job_id, [])
+            if wake in waiting:
+                waiting.remove(wake)
+            if not waiting:
+                self._waiters.pop(job_id, None)
+
+    # What time brings
+
+    def tick(self, at: float) -> None:
+        """Show snapshots that are due, end typing that has run out, send what slow viewers are owed."""
+        with self.lock:
+            self.needs_tick = False
+            for reply in self.replies.values():
+                if reply.snapshot_due:
+                    self._show_snapshot(reply)
+            for user_id in [user for user, until in self._typing.items() if until <= at]:
+                self._typed(user_id, False)
+            for connection in self.connections.values():
+                connection.settle()
+                self.needs_tick |= connection.unsettled
+            self.needs_tick |= bool(self._typing)
+
+    def stale(self, at: float, seconds: float) -> bool:
+        """Whether a reply is in progress of which nothing was heard for a while."""
+        with self.lock:
+            return any(at - reply.last_grown_at > seconds for reply in self.replies.values())

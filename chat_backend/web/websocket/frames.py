@@ -1,0 +1,46 @@
+"""A frame for the wire, encoded once for all who get it."""
+
+from __future__ import annotations
+
+import json
+import struct
+from functools import cached_property
+
+TEXT, CLOSE, PING = 0x1, 0x8, 0x9
+_SMALL, _MEDIUM = 126, 65536
+
+
+def websocket_frame(opcode: int, payload: bytes) -> bytes:
+    """Return one whole, unmasked WebSocket frame."""
+    size = len(payload)
+    if size < _SMALL:
+        return bytes((0x80 | opcode, size)) + payload
+    if size < _MEDIUM:
+        return struct.pack("!BBH", 0x80 | opcode, 126, size) + payload
+    return struct.pack("!BBQ", 0x80 | opcode, 127, size) + payload
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """Return a close frame; the protocol allows a reason of 123 bytes."""
+    return websocket_frame(CLOSE, struct.pack("!H", code) + reason.encode()[:123])
+
+
+class Encoded:
+    """A server frame as JSON, framed for sockets and for SSE when first needed."""
+
+    def __init__(self, data: bytes, offset: int | None = None) -> None:
+        self.data = data
+        self.offset = offset
+
+    @cached_property
+    def websocket(self) -> bytes:
+        return websocket_frame(TEXT, self.data)
+
+    @cached_property
+    def sse(self) -> bytes:
+        head = b"" if self.offset is None else b"id: %d\n" % self.offset
+        return head + b"data: " + self.data + b"\n\n"
+
+    def naming(self, request_id: str) -> Encoded:
+        """Return the same frame with the request_id that its sender gave it."""
+        return Encoded(self.data[:-1] + b',"request_id":' + json.dumps(request_id).encode() + b"}", self.offset)

@@ -1,0 +1,39 @@
+"""The Celery app of the workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from celery.signals import worker_init, worker_shutdown, worker_shutting_down
+
+from chat_backend.bootstrap import connect
+from chat_backend.startup import settings_or_exit
+from workers.runtime import Runtime, start
+
+app = Celery("workers", include=["workers.process_llm"])
+app.config_from_object("celeryconfig")
+
+
+class Process:
+    """The runtime of this process, once it works."""
+
+    runtime: Runtime | None = None
+
+
+@worker_init.connect
+def _start(**_: Any) -> None:
+    settings = settings_or_exit()
+    Process.runtime = start(settings, connect(settings))
+
+
+@worker_shutting_down.connect
+def _drain(**_: Any) -> None:
+    if Process.runtime is not None:
+        Process.runtime.drain()
+
+
+@worker_shutdown.connect
+def _stop(**_: Any) -> None:
+    if Process.runtime is not None:
+        Process.runtime.stop()

@@ -1,0 +1,279 @@
+"""One worker process: its event loop, its threads, and the way of a job through them.
+
+A job's thread only waits; one event loop reads all providers and publishes. Heartbeat, checkpoints and
+sweep each have a thread, so that none of them waits for another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID, uuid4
+
+import redis
+import uvloop
+
+from chat_backend.bootstrap import Backend
+from chat_backend.config import Settings
+from chat_backend.domain.errors import LeaseLost, ProviderError, Unavailable
+from chat_backend.domain.retry import RetryPolicy
+from chat_backend.realtime.channels import WORKERS
+from chat_backend.realtime.connection import client
+from chat_backend.realtime.presence import ProcessCensus
+from chat_backend.realtime.subscriber import Subscriber
+from chat_backend.services import attempts, housekeeping, leases
+from chat_backend.services.attempts import Claim, Terms
+from chat_backend.unit_of_work import UnitOfWork
+from workers.ask import Ending, ask
+from workers.breaker import Breaker
+from workers.live_publisher import LivePublisher
+from workers.providers.registry import build
+from workers.running import Run, Runs, Stop
+
+log = logging.getLogger(__name__)
+
+STORE_SECONDS = 120.0
+STORE_PAUSE_SECONDS = 0.5
+CLAIM_TRIES = 5
+CENSUS_SECONDS = 5.0
+HOUSEKEEPING_SECONDS = 60.0
+LAST_MOMENT_SECONDS = 12.0
+SWEEP_PORTION = 100
+
+
+class Runtime:
+    """Everything a worker process holds."""
+
+    def __init__(self, settings: Settings, backend: Backend) -> None:
+        self.settings = settings
+        self.backend = backend
+        self.id = f"{socket.gethostname()[:40]}:{os.getpid()}:{uuid4().hex[:8]}"
+        self.runs = Runs()
+        self._policy = RetryPolicy(
+            settings.llm_max_attempts, settings.llm_backoff_base_seconds, settings.llm_backoff_cap_seconds
+        )
+        self._terms = Terms(
+            worker=self.id,
+            lease_seconds=settings.lease_seconds,
+            max_abandonments=settings.max_abandoned_attempts,
+            expiry_seconds=settings.job_expiry_seconds,
+            context_tokens=settings.context_tokens,
+        )
+        self._redis = client(settings)
+        self._census = ProcessCensus(self._redis)
+        self._breaker = Breaker(
+            self._redis, failures=settings.breaker_failures, open_seconds=settings.breaker_open_seconds
+        )
+        self._providers = build(settings)
+        self._loop = uvloop.new_event_loop()
+        self._publisher: LivePublisher | None = None
+        self._draining = threading.Event()
+        self._stopped = threading.Event()
+        self._swept = ThreadPoolExecutor(max_workers=settings.worker_concurrency, thread_name_prefix="swept")
+        # What is missed while Redis is away, the heartbeat brings.
+        self._subscriber = Subscriber(
+            settings, receive=self._told_to_cancel, lost_touch=lambda: None, channels=(WORKERS,)
+        )
+
+    # The way of a job
+
+    def process(self, job_id: UUID) -> None:
+        """Work at a job until it has ended or is not ours to work at. Safe to call twice for one job."""
+        while not self._draining.is_set():
+            run = Run(job_id, self._loop)
+            with self.runs.add(run) as mine:
+                claim = self._claim(job_id) if mine else None
+                delay = self._attempt(run, claim) if claim else None
+            # A worker that drains gives the wait up: the row has its time, and any sweep wakes it.
+            if delay is None or self._draining.wait(delay):
+                return
+
+    def _claim(self, job_id: UUID) -> Claim | None:
+        for _ in range(CLAIM_TRIES):
+            try:
+                with self.backend.unit_of_work() as uow:
+                    return attempts.claim(uow, job_id, self._terms)
+            except Unavailable:
+                if self._stopped.wait(STORE_PAUSE_SECONDS):
+                    break
+        return None  # the sweep comes back to it
+
+    def _attempt(self, run: Run, claim: Claim) -> float | None:
+        """Make one attempt and store its end; return the seconds until the next, if there is one."""
+        ending = asyncio.run_coroutine_threadsafe(self._ask(run, claim), self._loop).result()
+        self._tell_breaker(claim, ending)
+        deadline = time.monotonic() + STORE_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                with self.backend.unit_of_work() as uow:
+                    return self._store(uow, claim, ending)
+            except LeaseLost:
+                log.info("a result came too late", extra={"action": "store", "job_id": str(claim.job_id)})
+                return None
+            except Unavailable:
+                # Ours until the lease ends: if the database comes back before, nothing is asked twice.
+                time.sleep(STORE_PAUSE_SECONDS)
+        return None
+
+    async def _ask(self, run: Run, claim: Claim) -> Ending:
+        assert self._publisher is not None
+        return await ask(run, claim, providers=self._providers, publisher=self._publisher, breaker=self._breaker)
+
+    def _store(self, uow: UnitOfWork, claim: Claim, ending: Ending) -> float | None:
+        if ending.stop is Stop.LOST:
+            raise LeaseLost
+        if ending.stop is not None:
+            attempts.stopped(uow, claim, ending.measured)
+        elif ending.error is not None:
+            return attempts.failed(uow, claim, ending.measured, error=ending.error, policy=self._policy)
+        else:
+            attempts.succeed(uow, claim, ending.measured)
+        return None
+
+    def _tell_breaker(self, claim: Claim, ending: Ending) -> None:
+        if ending.stop is not None:
+            return
+        if ending.error is None:
+            self._breaker.succeeded(claim.provider, claim.request.model)
+        elif _counts(ending.error):
+            self._breaker.failed(claim.provider, claim.request.model)
+
+    # Stopping
+
+    def _told_to_cancel(self, channel: str, data: bytes) -> None:
+        try:
+            run = self.runs.get(UUID(data.decode()))
+        except ValueError:
+            return  # whoever reaches Redis can publish anything
+        if run is not None:
+            run.request(Stop.CANCELLED)
+
+    def drain(self) -> None:
+        """Claim nothing new, let replies run for a while, hand the rest over; bounded, safe to repeat."""
+        if self._draining.is_set():
+            return
+        self._draining.set()
+        threading.Thread(target=self._drain, name="drain", daemon=True).start()
+
+    def _drain(self) -> None:
+        log.info("draining", extra={"action": "drain", "running": len(self.runs)})
+        if not self.runs.wait_until_none(self.settings.drain_seconds):
+            for run in self.runs.all():
+                run.request(Stop.HANDED_OVER)
+        self.runs.wait_until_none(LAST_MOMENT_SECONDS / 2)
+        # What still holds the process now is stuck; its leases end, and others take over.
+        self._stopped.wait(LAST_MOMENT_SECONDS / 2)
+        os._exit(0)
+
+    # The threads
+
+    def start(self) -> None:
+        """Start the loop and the threads."""
+        works: list[tuple[Callable[[], None], float]] = [
+            (self._heartbeat, self.settings.heartbeat_seconds),
+            (self._checkpoint, self.settings.checkpoint_seconds),
+            (self._sweep, self.settings.sweep_seconds),
+            (self._census_and_housekeeping, CENSUS_SECONDS),
+        ]
+        threading.Thread(target=self._run_loop, name="loop", daemon=True).start()
+        asyncio.run_coroutine_threadsafe(self._open_publisher(), self._loop).result(5)
+        self._subscriber.start()
+        for work, seconds in works:
+            threading.Thread(target=self._repeat, args=(work, seconds), name=work.__name__, daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop the threads; bounded."""
+        self._stopped.set()
+        self._subscriber.stop()
+        self._swept.shutdown(wait=False, cancel_futures=True)
+        try:
+            self._census.leave(self.id)
+        except redis.RedisError as error:
+            log.debug("not counted out", extra={"action": "census", "error": type(error).__name__})
+        self.backend.close()
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    async def _open_publisher(self) -> None:
+        self._publisher = LivePublisher(self.settings)
+        self._publishing = asyncio.ensure_future(self._publisher.run())
+
+    def _repeat(self, work: Callable[[], None], seconds: float) -> None:
+        # Jitter: workers that started together must not sweep together.
+        while not self._stopped.wait(seconds * random.uniform(0.8, 1.0)):  # noqa: S311 - not a secret
+            try:
+                work()
+            except Unavailable:
+                log.debug("the database is away", extra={"action": work.__name__})
+            except Exception:  # these threads serve every job: one bad moment must not end them
+                log.exception("a worker thread stumbled", extra={"action": work.__name__})
+
+    def _heartbeat(self) -> None:
+        # Noted before the question, so that a claim made in between is not taken for a lost one.
+        holding = [run for run in self.runs.all() if run.live is not None]
+        with self.backend.unit_of_work() as uow:
+            held = leases.heartbeat(uow.session, self.id, lease_seconds=self.settings.lease_seconds)
+        attempts_held = {lease.job_id: lease for lease in held}
+        for run in holding:
+            lease = attempts_held.get(run.job_id)
+            if lease is not None and lease.cancel_requested:
+                run.request(Stop.CANCELLED)
+            elif run.claim is not None and (lease is None or lease.attempt != run.claim.number):
+                run.request(Stop.LOST)
+
+    def _checkpoint(self) -> None:
+        progress = []
+        for run in self.runs.all():
+            live = run.live
+            if live is not None and live.unsaved:
+                live.unsaved = False
+                progress.append(leases.Progress(live.message_id, live.attempt, live.text()))
+        if progress:
+            with self.backend.unit_of_work() as uow:
+                leases.checkpoint(uow.session, progress)
+
+    def _sweep(self) -> None:
+        room = self.settings.worker_concurrency - len(self.runs)
+        if self._draining.is_set() or room <= 0:
+            return
+        with self.backend.reading() as session:
+            forgotten = leases.forgotten(
+                session, forgotten_seconds=self.settings.forgotten_seconds, limit=min(room, SWEEP_PORTION)
+            )
+        for job_id in forgotten:
+            if self.runs.get(job_id) is None:
+                self._swept.submit(self.process, job_id)
+
+    def _census_and_housekeeping(self) -> None:
+        try:
+            self._census.report_worker(self.id, len(self.runs))
+        except redis.RedisError as error:
+            log.debug("not counted", extra={"action": "census", "error": type(error).__name__})
+        if random.random() < CENSUS_SECONDS / HOUSEKEEPING_SECONDS:  # noqa: S311 - not a secret
+            with self.backend.unit_of_work() as uow:
+                housekeeping.forget(
+                    uow.session,
+                    events_seconds=self.settings.event_retention_seconds,
+                    keys_seconds=self.settings.idempotency_retention_seconds,
+                )
+
+
+def _counts(error: ProviderError) -> bool:
+    """Whether an error speaks of the provider's health, and not of our question."""
+    return error.retryable and error.code != "CIRCUIT_OPEN"
+
+
+def start(settings: Settings, backend: Backend) -> Runtime:
+    """Start the one runtime of this process."""
+    runtime = Runtime(settings, backend)
+    runtime.start()
+    return runtime
