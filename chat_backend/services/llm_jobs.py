@@ -163,10 +163,9 @@ def request(
 
 
 def _made_before(uow: UnitOfWork, job_id: UUID | None) -> LlmJob:
-    job = uow.session.get(LlmJob, job_id) if job_id else None
-    if job is None:
+    if job_id is None:
         raise no_such("job")
-    return job
+    return find(uow.session, job_id)
 
 
 def _question(uow: UnitOfWork, chat: ChatSession, message_id: UUID, prompt: str | None) -> Message:
@@ -205,7 +204,7 @@ def regenerate(
 def show(session: Session, job_id: UUID, user: User) -> LlmJob:
     """Return a job to a participant."""
     session_of(session, LlmJob, job_id, user)
-    return _with_attempts(session, job_id)
+    return find(session, job_id)
 
 
 def show_reply(session: Session, job_id: UUID, user: User) -> tuple[LlmJob, Message]:
@@ -217,7 +216,8 @@ def show_reply(session: Session, job_id: UUID, user: User) -> tuple[LlmJob, Mess
     return job, reply
 
 
-def _with_attempts(session: Session, job_id: UUID) -> LlmJob:
+def find(session: Session, job_id: UUID) -> LlmJob:
+    """Return a job with its attempts, for who has been let in already. Raises NotFound."""
     job = session.get(LlmJob, job_id)
     if job is None:
         raise no_such("job")
@@ -225,8 +225,11 @@ def _with_attempts(session: Session, job_id: UUID) -> LlmJob:
     return job
 
 
-def cancel(uow: UnitOfWork, job_id: UUID, user: User) -> tuple[LlmJob, bool]:
-    """Stop a job; return it and whether that is settled, or still to be confirmed by its worker."""
+def cancel(uow: UnitOfWork, job_id: UUID, user: User, *, intent: Intent | None = None) -> tuple[LlmJob, bool]:
+    """Stop a job; return it and whether that was asked for before under this key.
+
+    A job that runs is unfinished still: its worker has to confirm.
+    """
     session_id = session_of(uow.session, LlmJob, job_id, user)
     chat = enter(uow.session, session_id, user, to=WRITE, lock=True)
     job = uow.session.scalar(
@@ -234,9 +237,11 @@ def cancel(uow: UnitOfWork, job_id: UUID, user: User) -> tuple[LlmJob, bool]:
     )
     if job is None:
         raise no_such("job")
+    known = idempotency.begin(uow, user, intent, scope=chat.id) is not None
     stop(uow, chat, job, user)
-    _ = job.attempts
-    return job, not job.status.unfinished
+    idempotency.made(uow, user, intent, scope=chat.id, message_id=job.message_id, job_id=job.id)
+    _ = job.attempts  # read within the transaction, to be shown after it
+    return job, known
 
 
 def stop(uow: UnitOfWork, chat: ChatSession, job: LlmJob, user: User) -> None:

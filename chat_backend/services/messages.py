@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,6 +26,8 @@ from chat_backend.services.paging import Page, bad_cursor
 from chat_backend.services.transcript import add_message
 from chat_backend.unit_of_work import UnitOfWork
 
+_SENT = ("content", "role", "metadata", "process", "on_busy", "parent_message_id")
+
 
 @dataclass(frozen=True)
 class Sent:
@@ -33,6 +36,15 @@ class Sent:
     message: Message
     job: LlmJob | None = None
     replayed: bool = False
+
+
+def send_intent(key: str, fields: Mapping[str, Any], *, kept_seconds: float) -> Intent:
+    """Return the intent to send a message under a key: the same for REST and socket.
+
+    Raises MalformedRequest for a key that is none.
+    """
+    payload = {name: fields.get(name) for name in _SENT}
+    return Intent.of(key, "send_message", payload, kept_seconds=kept_seconds)
 
 
 def send(
@@ -78,7 +90,7 @@ def _made_before(uow: UnitOfWork, made: Any) -> Sent:
     message = uow.session.get(Message, made.message_id) if made.message_id else None
     if message is None:
         raise no_such("message")
-    return Sent(message, uow.session.get(LlmJob, made.job_id) if made.job_id else None, replayed=True)
+    return Sent(message, llm_jobs.find(uow.session, made.job_id) if made.job_id else None, replayed=True)
 
 
 def _check_parent(uow: UnitOfWork, chat: ChatSession, parent_id: UUID | None) -> None:
@@ -133,7 +145,7 @@ def _seq(text: str) -> int:
     return int(text)
 
 
-def _of(chat: ChatSession) -> Select[tuple[Message]]:
+def _of(chat: ChatSession) -> Select[Message]:
     return select(Message).where(Message.session_id == chat.id)
 
 
