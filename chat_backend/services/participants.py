@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -10,8 +11,9 @@ from sqlalchemy.orm import Session
 from chat_backend.domain import limits
 from chat_backend.domain.enums import ParticipantRole
 from chat_backend.domain.errors import Conflict, ErrorCode, InvalidInput
+from chat_backend.domain.strict_json import storable
 from chat_backend.domain.user import User
-from chat_backend.models import ChatSession, Participant
+from chat_backend.models import ChatSession, IdempotencyKey, Participant
 from chat_backend.models.base import now
 from chat_backend.protocol.events import Happening
 from chat_backend.services import idempotency
@@ -19,6 +21,15 @@ from chat_backend.services.access import OWN, READ, enter, no_such
 from chat_backend.services.chat_sessions import touch
 from chat_backend.services.idempotency import Intent
 from chat_backend.unit_of_work import UnitOfWork
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A participant, whether it was admitted by this wish, and whether the wish was known before."""
+
+    participant: Participant
+    new: bool
+    replayed: bool = False
 
 
 def everyone(session: Session, session_id: UUID, user: User) -> list[Participant]:
@@ -30,13 +41,18 @@ def everyone(session: Session, session_id: UUID, user: User) -> list[Participant
 
 def admit(
     uow: UnitOfWork, session_id: UUID, user: User, *, user_id: str, role: str, intent: Intent | None = None
-) -> tuple[Participant, bool]:
-    """Admit a user, or change a role; return the participant and whether it is new."""
+) -> Admitted:
+    """Admit a user, or change a participant's role."""
     chat = enter(uow.session, session_id, user, to=OWN, lock=True)
-    replayed = idempotency.begin(uow, user, intent, scope=chat.id) is not None
+    made = idempotency.begin(uow, user, intent, scope=chat.id)
     known = uow.session.get(Participant, (session_id, user_id))
-    if known and (replayed or known.role == role):
-        return known, replayed
+    if made:
+        return _made_before(made, known)
+    if known is None:
+        # Only where the participant is new is the session noted: so a repeat knows what it was.
+        idempotency.made(uow, user, intent, scope=chat.id, session_id=chat.id)
+    if known and known.role == role:
+        return Admitted(known, new=False)
     if known:
         _refuse_owner(known)
     if role == ParticipantRole.OWNER:
@@ -44,13 +60,19 @@ def admit(
     participant = known or _add(uow, chat, user_id)
     participant.role = ParticipantRole(role)
     _tell(uow, chat, user)
-    return participant, known is None
+    return Admitted(participant, new=known is None)
+
+
+def _made_before(made: IdempotencyKey, participant: Participant | None) -> Admitted:
+    if participant is None:
+        raise no_such("participant")
+    return Admitted(participant, new=made.session_id is not None, replayed=True)
 
 
 def dismiss(uow: UnitOfWork, session_id: UUID, user: User, user_id: str) -> None:
     """Remove a participant; removing oneself is leaving. Their sockets are cut when the event arrives."""
     chat = enter(uow.session, session_id, user, to=READ if user_id == user.id else OWN, lock=True)
-    participant = uow.session.get(Participant, (session_id, user_id))
+    participant = uow.session.get(Participant, (session_id, user_id)) if storable(user_id) else None
     if participant is None:
         raise no_such("participant")
     _refuse_owner(participant)
