@@ -1,0 +1,35 @@
+"""The service itself: its health, and its numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import current_app
+
+from chat_backend.schemas.service import Health, Stats
+from chat_backend.services import stats
+from chat_backend.web.auth import current_user
+from chat_backend.web.context import backend
+from chat_backend.web.health import UNHEALTHY, HealthCheck
+from chat_backend.web.openapi import Blueprint
+
+bp = Blueprint("service", __name__)
+
+
+@bp.get("/health")
+@bp.response(200, Health)
+@bp.alt_response(503, schema=Health)
+@bp.doc(security=[])
+def health() -> tuple[dict[str, Any], int]:
+    """Tell how the service is: 503 where the database is away; nobody needs to say who they are."""
+    check: HealthCheck = current_app.extensions["health"]
+    report = check.report(local_connections=current_app.extensions["chat_hub"].count)
+    return report, 503 if report["status"] == UNHEALTHY else 200
+
+
+@bp.get("/stats")
+@bp.response(200, Stats)
+def show_stats() -> dict[str, Any]:
+    """Show the numbers of my chat sessions; for an admin, of all."""
+    with backend().reading() as session:
+        return stats.stats(session, current_user())

@@ -1,0 +1,95 @@
+"""Who is asking."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from flask import Flask, Request, current_app, g, request
+
+from chat_backend.bootstrap import Backend
+from chat_backend.config import DEV_USER
+from chat_backend.domain.errors import Unauthenticated
+from chat_backend.domain.user import User
+from chat_backend.services import tickets
+from chat_backend.web.context import settings
+from chat_backend.web.tokens import Tokens, is_user_id
+
+# The only endpoints that anyone may ask.
+OPEN = frozenset({"service.health", "api-docs.openapi_json", "documents.asyncapi", "swagger_ui.show"})
+# These ask by themselves (identify_stream), once they can answer in their own way.
+STREAMS = ("/websocket", "/events")
+
+
+def install(app: Flask) -> None:
+    """Ask for every route who is there, before anything else is done."""
+    app.extensions["tokens"] = Tokens(app.extensions["backend"].settings)
+    app.before_request(_ask)
+
+
+def current_user() -> User:
+    """Return who asks in this request."""
+    user: User = g.user
+    return user
+
+
+def identify_http(request: Request) -> User:
+    """Return who asks, by header. Raises Unauthenticated."""
+    if settings().is_dev:
+        return _trusted(request.headers.get("X-User-ID"))
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("A bearer token is needed.")
+    tokens: Tokens = current_app.extensions["tokens"]
+    return tokens.read(token.strip())
+
+
+def identify_stream(request: Request, session_id: UUID, backend: Backend) -> User:
+    """Return who opens a stream: by `?ticket=` (used up), in dev mode by `?user_id=`, else by header.
+
+    Raises Unauthenticated, and Unavailable where a ticket can't be looked up.
+    """
+    ticket = request.args.get("ticket")
+    if ticket is not None:
+        return _by_ticket(ticket, session_id, backend)
+    user_id = request.args.get("user_id")
+    if user_id is not None and backend.settings.is_dev:
+        return _known(user_id)
+    return identify_http(request)
+
+
+def _ask() -> None:
+    if request.method != "OPTIONS" and _must_know():
+        g.user = identify_http(request)
+
+
+def _must_know() -> bool:
+    rule = request.url_rule
+    return rule is not None and rule.endpoint not in OPEN and not rule.rule.endswith(STREAMS)
+
+
+def _trusted(header: str | None) -> User:
+    if header is None:
+        return User(DEV_USER)
+    try:
+        # WSGI hands headers over as Latin-1; clients write UTF-8, as they do in `?user_id=`.
+        return _known(header.encode("latin-1").decode())
+    except ValueError:
+        raise _no_user_id() from None
+
+
+def _known(user_id: str) -> User:
+    if not is_user_id(user_id):
+        raise _no_user_id()
+    return User(user_id)
+
+
+def _by_ticket(text: str, session_id: UUID, backend: Backend) -> User:
+    with backend.unit_of_work() as uow:
+        user = tickets.redeem(uow, session_id, text)
+    if user is None:
+        raise Unauthenticated("The ticket is not valid, was used, or has ended.")
+    return user
+
+
+def _no_user_id() -> Unauthenticated:
+    return Unauthenticated("A user id is 1 to 255 characters without control characters.")

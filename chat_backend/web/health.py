@@ -1,0 +1,130 @@
+"""How the parts are, asked within a bounded time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import redis
+from sqlalchemy import text
+
+from chat_backend.bootstrap import Backend
+from chat_backend.config import Settings
+from chat_backend.domain.enums import PROVIDERS
+from chat_backend.domain.errors import Unavailable
+from chat_backend.models.base import now
+from chat_backend.realtime import breaker_state
+from chat_backend.realtime.connection import client
+from chat_backend.realtime.presence import ProcessCensus
+
+HEALTHY, DEGRADED, UNHEALTHY, UNKNOWN, NOT_CONFIGURED = "healthy", "degraded", "unhealthy", "unknown", "not_configured"
+CHECK_SECONDS = 2.0
+
+Found = TypeVar("Found")
+
+
+class Probe(Generic[Found]):
+    """Asks one question at a time, on a thread of its own: however many want to know, and however long it hangs."""
+
+    def __init__(self, ask: Callable[[], Found]) -> None:
+        self._ask = ask
+        self._lock = threading.Lock()
+        self._asked: Future[Found] | None = None
+
+    def start(self) -> Future[Found]:
+        """Return the answer to come; who asks while another does gets the same."""
+        with self._lock:
+            if self._asked is None or self._asked.done():
+                self._asked = Future()
+                threading.Thread(target=self._run, args=(self._asked,), name="probe", daemon=True).start()
+            return self._asked
+
+    def _run(self, answer: Future[Found]) -> None:
+        try:
+            answer.set_result(self._ask())
+        except BaseException as error:  # handed to whoever waits for the answer
+            answer.set_exception(error)
+
+
+@dataclass(frozen=True)
+class Live:
+    """What Redis knows of the deployment."""
+
+    connections: int
+    workers: dict[str, int]
+    breakers: dict[str, str]
+
+
+class HealthCheck:
+    """Asks the database and Redis at once, each with two seconds to answer. Providers are never called."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._settings = backend.settings
+        self._database = Probe(lambda: _ask_database(backend))
+        redis_client = client(backend.settings)
+        self._live = Probe(lambda: _ask_redis(redis_client))
+
+    def report(self, *, local_connections: int) -> dict[str, Any]:
+        """Return the answer of `GET /health`; while Redis is away the connections are this process's own."""
+        database, asked = self._database.start(), self._live.start()
+        database_is_there = _answer(database, Unavailable) is not None
+        live = _answer(asked, redis.RedisError)
+        checks = {
+            "database": {"status": HEALTHY if database_is_there else UNHEALTHY},
+            "redis": {"status": HEALTHY if live else UNHEALTHY},
+            "workers": _workers(live),
+            "providers": {name: _provider(self._settings, name, live) for name in PROVIDERS},
+        }
+        return {
+            "service": "chat",
+            "status": _overall(checks) if database_is_there else UNHEALTHY,
+            "timestamp": now(),
+            "active_connections": live.connections if live else local_connections,
+            "checks": checks,
+        }
+
+
+def _ask_database(backend: Backend) -> bool:
+    with backend.reading() as session:
+        session.execute(text("SELECT 1"))
+    return True
+
+
+def _ask_redis(client: redis.Redis) -> Live:
+    census = ProcessCensus(client)
+    return Live(sum(census.connections().values()), census.workers(), breaker_state.read(client))
+
+
+def _answer(asked: Future[Found], failure: type[Exception]) -> Found | None:
+    try:
+        return asked.result(CHECK_SECONDS)
+    except (TimeoutError, failure):
+        return None
+
+
+def _workers(live: Live | None) -> dict[str, Any]:
+    if live is None:
+        return {"status": UNKNOWN, "count": None, "running": None}
+    status = HEALTHY if live.workers else UNHEALTHY
+    return {"status": status, "count": len(live.workers), "running": sum(live.workers.values())}
+
+
+def _provider(settings: Settings, name: str, live: Live | None) -> dict[str, Any]:
+    breaker = live.breakers.get(name, breaker_state.CLOSED) if live else UNKNOWN
+    if not _is_configured(settings, name):
+        return {"status": NOT_CONFIGURED, "breaker": breaker}
+    statuses = {breaker_state.CLOSED: HEALTHY, UNKNOWN: UNKNOWN}
+    return {"status": statuses.get(breaker, DEGRADED), "breaker": breaker}
+
+
+def _is_configured(settings: Settings, name: str) -> bool:
+    # LOCAL needs an address, which it has by default; every other provider a key.
+    return name == "LOCAL" or bool(getattr(settings, f"{name.lower()}_api_key", ""))
+
+
+def _overall(checks: dict[str, Any]) -> str:
+    parts = [checks["redis"], checks["workers"], *checks["providers"].values()]
+    return HEALTHY if all(part["status"] in (HEALTHY, NOT_CONFIGURED) for part in parts) else DEGRADED

@@ -1,0 +1,50 @@
+"""How bodies and query strings are read: strictly."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from flask import Request
+from marshmallow import RAISE, Schema, ValidationError, missing
+from webargs.core import is_json
+from webargs.flaskparser import FlaskParser
+from werkzeug.exceptions import UnsupportedMediaType
+
+from chat_backend.domain.strict_json import read_object
+from chat_backend.web.errors import invalid
+
+
+class StrictParser(FlaskParser):
+    """Reads JSON objects and query strings; what is not known is refused by name."""
+
+    DEFAULT_UNKNOWN_BY_LOCATION = {"json": None, "query": RAISE}
+
+    def load_json(self, req: Request, schema: Schema) -> Any:
+        """Return the body's object; no body at all is an empty one.
+
+        Raises UnsupportedMediaType, RequestEntityTooLarge, MalformedRequest, InvalidInput.
+        """
+        data = req.get_data()
+        if not data:
+            return missing
+        _check_media_type(req)
+        return read_object(data)
+
+    def load_querystring(self, req: Request, schema: Schema) -> Any:
+        """Return the query's parameters. Raises InvalidInput for one that is given twice."""
+        twice = {name: ["Given more than once."] for name, values in req.args.lists() if len(values) > 1}
+        if twice:
+            raise invalid(twice)
+        return req.args.to_dict()
+
+    def handle_error(self, error: ValidationError, req: Request, schema: Schema, **more: Any) -> NoReturn:
+        """Raise InvalidInput with every fault; the outermost key is where it was found."""
+        messages: Any = error.messages
+        raise invalid(next(iter(messages.values()))) from None
+
+
+def _check_media_type(req: Request) -> None:
+    charset = req.mimetype_params.get("charset", "utf-8").lower()
+    compressed = req.headers.get("Content-Encoding", "identity").lower() != "identity"
+    if not is_json(req.mimetype) or charset not in {"utf-8", "utf8"} or compressed:
+        raise UnsupportedMediaType
