@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import UUID
 
 from flask import Flask
@@ -110,11 +111,19 @@ def _unavailable() -> Unavailable:
 def flask_app(settings: Settings, name: str = "chat_backend") -> Flask:
     """Return a Flask app that knows the database, and nothing else."""
     app = Flask(name, static_folder=None)
-    app.config["SQLALCHEMY_DATABASE_URI"] = settings.database_url
+    app.config["SQLALCHEMY_DATABASE_URI"] = _absolute(settings.database_url)
     pool_size = settings.database_pool_size or POOL_SIZE
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(settings.database_url, pool_size=pool_size)
     db.init_app(app)
     return app
+
+
+def _absolute(url: str) -> str:
+    # Flask-SQLAlchemy would put a relative SQLite file into a folder of Flask's; we mean the working directory.
+    path = url.removeprefix("sqlite:///")
+    if path in (url, "", ":memory:") or Path(path).is_absolute():
+        return url
+    return f"sqlite:///{Path(path).absolute()}"
 
 
 def connect(settings: Settings, app: Flask | None = None) -> Backend:
