@@ -1,0 +1,40 @@
+"""Many conversations at once through one web and one worker process."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import Launch
+from tests.e2e.conftest import Product
+from tests.support.crowd import converse
+from tests.support.provider_stub import Stub, expected_text
+
+TOKENS = 60
+
+
+def test_100_conversations_at_once_lose_nothing(product: Product) -> None:
+    seen = converse(product.web.url, 100, model=f"stub:tokens={TOKENS},delay=0.02", seconds=60)
+
+    for number, watched in enumerate(seen):
+        expected = expected_text(f"c{number}", TOKENS)
+        assert watched.in_order
+        assert "".join(watched.pieces) == expected
+        assert watched.final["content"] == expected
+    assert len(product.stub.ledger()) == 100
+
+
+@pytest.mark.timeout(120)
+def test_300_conversations_at_once_lose_nothing(
+    launch: Launch, stub: Stub, environment: dict[str, str]
+) -> None:
+    if environment["DATABASE_URL"].startswith("sqlite"):
+        pytest.skip("300 at once is promised on PostgreSQL")
+    launch("worker")
+    web = launch("web")
+
+    seen = converse(web.url, 300, model=f"stub:tokens={TOKENS},delay=0.02", seconds=90)
+
+    for number, watched in enumerate(seen):
+        expected = expected_text(f"c{number}", TOKENS)
+        assert (watched.in_order, "".join(watched.pieces), watched.final["content"]) == (True, expected, expected)
+    assert len(stub.ledger()) == 300
