@@ -19,6 +19,11 @@ CONNECT_TIMEOUT_SECONDS = 2
 PRODUCER_TIMEOUT_SECONDS = 2
 WORKER_TIMEOUT_SECONDS = 15
 PRODUCER_CONNECTIONS = 20
+PRODUCER_POOL = 2
+# Flower asks the workers from many threads, each holding one pooled connection while it waits for a second:
+# with fewer than all of them need, it hangs for good and shows nothing.
+FLOWER_POOL = 100
+LEAST_CONNECTIONS = 30
 
 
 def celery_settings(settings: Settings, *, worker: bool) -> dict[str, Any]:
@@ -30,17 +35,21 @@ def celery_settings(settings: Settings, *, worker: bool) -> dict[str, Any]:
 def _producer(settings: Settings) -> dict[str, Any]:
     # A request must not wait for a broker.
     return {
+        "broker_pool_limit": PRODUCER_POOL,
         "broker_transport_options": _transport(
             settings, timeout_seconds=PRODUCER_TIMEOUT_SECONDS, max_connections=PRODUCER_CONNECTIONS
-        )
+        ),
     }
 
 
 def _worker(settings: Settings) -> dict[str, Any]:
     return {
+        "broker_pool_limit": FLOWER_POOL,
         # With kombu's default of 10 connections acks fail under load, and jobs come back.
         "broker_transport_options": _transport(
-            settings, timeout_seconds=WORKER_TIMEOUT_SECONDS, max_connections=3 * settings.worker_concurrency
+            settings,
+            timeout_seconds=WORKER_TIMEOUT_SECONDS,
+            max_connections=max(LEAST_CONNECTIONS, 3 * settings.worker_concurrency),
         ),
         "worker_pool": "threads",
         "worker_concurrency": settings.worker_concurrency,
@@ -58,7 +67,6 @@ def _worker(settings: Settings) -> dict[str, Any]:
 def _shared(settings: Settings) -> dict[str, Any]:
     return {
         "broker_url": settings.broker_url,
-        "broker_pool_limit": 2,
         "broker_connection_timeout": CONNECT_TIMEOUT_SECONDS,
         "result_backend": None,
         "task_ignore_result": True,

@@ -43,13 +43,12 @@ def up(tmp_path: Path) -> Iterator[Process]:
 def test_everything_answers_and_ctrl_c_leaves_nothing_behind(up: Process) -> None:
     with urllib.request.urlopen(up.url + HEALTH, timeout=5) as health:
         checks = json.load(health)["checks"]
-    flower = answers(f"http://127.0.0.1:{up.environ['FLOWER_PORT']}/")
+    wait_until(lambda: answers(f"http://127.0.0.1:{up.environ['FLOWER_PORT']}/"), seconds=30, why="Flower answers")
 
     up.send(signal.SIGINT)
     status = up.wait(40)
 
     assert {checks[part]["status"] for part in ("database", "redis", "workers")} == {"healthy"}
-    assert flower
     assert "DEMO MODEL" in up.log
     assert "Traceback" not in up.log
     assert status == 0
@@ -57,8 +56,9 @@ def test_everything_answers_and_ctrl_c_leaves_nothing_behind(up: Process) -> Non
 
 
 def test_a_worker_that_is_killed_comes_back(up: Process) -> None:
+    wait_until(lambda: "ready." in up.log, seconds=30, why="the worker is there")
     for pid in up.family:
-        if b"worker" in command_line(pid):
+        if b"workers.app\0worker" in command_line(pid):
             os.kill(pid, signal.SIGKILL)
 
     wait_until(lambda: up.log.count("ready.") > 1, seconds=30, why="the worker is back")
