@@ -8,6 +8,7 @@ from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 
 from chat_backend.domain import limits
 from chat_backend.domain.enums import PROVIDERS, OnBusy, ParticipantRole
+from chat_backend.domain.user import is_user_id
 from chat_backend.schemas.fields import (
     Count,
     Flag,
@@ -18,6 +19,7 @@ from chat_backend.schemas.fields import (
     Time,
     Wire,
     check_free_form,
+    choice,
     length,
 )
 from chat_backend.schemas.paging import PageQuery, PageShape
@@ -33,6 +35,12 @@ def _model_reference(value: str) -> None:
         raise ValidationError("Must be PROVIDER:model.")
 
 
+_REFERENCE = {
+    "description": "`PROVIDER:model`",
+    "pattern": rf"^({'|'.join(PROVIDERS)}):[^\u0000]{{1,{limits.MODEL_CHARACTERS}}}$",
+}
+
+
 class SessionSettings(Schema):
     """The keys of `settings` that the backend knows; others are kept as they are."""
 
@@ -42,7 +50,9 @@ class SessionSettings(Schema):
     temperature = Number(validate=validate.Range(0, 2))
     max_tokens = Count(validate=validate.Range(1, 1_000_000))
     system_prompt = Text(validate=length(0, limits.SYSTEM_PROMPT_CHARACTERS))
-    fallbacks = fields.List(Text(validate=_model_reference), validate=validate.Length(max=limits.FALLBACKS))
+    fallbacks = fields.List(
+        Text(validate=_model_reference, metadata=_REFERENCE), validate=validate.Length(max=limits.FALLBACKS)
+    )
     on_busy = fields.String(validate=ON_BUSY)
     context_tokens = Count(validate=validate.Range(256, 2_000_000))
 
@@ -53,10 +63,10 @@ class SettingsField(fields.Nested):
     def __init__(self, **more: Any) -> None:
         super().__init__(SessionSettings, unknown=INCLUDE, **more)
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> dict[str, Any]:
+    def _deserialize(self, value: Any, attr: str | None, data: Any, partial: Any = None, **more: Any) -> dict[str, Any]:
         if isinstance(value, dict):
             check_free_form(value)
-        found: dict[str, Any] = super()._deserialize(value, attr, data, **more)
+        found: dict[str, Any] = super()._deserialize(value, attr, data, partial=partial, **more)
         return found
 
 
@@ -111,16 +121,25 @@ class SessionDeleted(Shown):
     session_id = fields.UUID(required=True)
 
 
+def _check_user_id(value: str) -> None:
+    if not is_user_id(value):
+        raise ValidationError("Holds a control character.")
+
+
 class NewParticipant(Wire):
     """A user to be admitted, or whose role is to change."""
 
-    user_id = Text(required=True, validate=length(1, limits.USER_ID_CHARACTERS))
+    user_id = Text(
+        required=True,
+        validate=[length(1, limits.USER_ID_CHARACTERS), _check_user_id],
+        metadata={"pattern": r"^[^\u0000-\u001f\u007f-\u009f]+$"},
+    )
     role = fields.String(required=True, validate=validate.OneOf([role.value for role in ParticipantRole]))
 
 
 class ParticipantShape(Shown):
     user_id = fields.String(required=True)
-    role = fields.Enum(ParticipantRole, by_value=True, required=True)
+    role = choice(ParticipantRole, required=True)
     created_at = Time(required=True)
 
 

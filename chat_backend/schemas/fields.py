@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Any
+from uuid import UUID
 
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, validate
 
@@ -48,8 +51,28 @@ def rfc3339(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+class Id(fields.UUID):
+    """A UUID in its canonical form: 32 hexadecimal digits in five groups."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> UUID:
+        if not isinstance(value, str) or not _CANONICAL.fullmatch(value):
+            raise self.make_error("invalid_uuid")
+        return UUID(value)
+
+
+_CANONICAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+
+
+def choice(choices: type[Enum], **more: Any) -> fields.Enum:
+    """Return a field for one of a closed list, by its text."""
+    return fields.Enum(choices, by_value=fields.String, **more)
+
+
 class Text(fields.String):
     """Text that any database can store."""
+
+    def __init__(self, *, metadata: dict[str, Any] | None = None, **more: Any) -> None:
+        super().__init__(metadata={"pattern": r"^[^\u0000]*$", **(metadata or {})}, **more)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str:
         text: str = super()._deserialize(value, attr, data, **more)

@@ -7,14 +7,14 @@ from marshmallow import fields, validate
 from chat_backend.domain import limits
 from chat_backend.domain.enums import JobStatus, Outcome
 from chat_backend.schemas.chat_session import MODEL, ON_BUSY, PROVIDER
-from chat_backend.schemas.fields import Count, Flag, Number, Shown, Text, Time, Wire, length
+from chat_backend.schemas.fields import Count, Flag, Id, Number, Shown, Text, Time, Wire, choice, length
 
 
 class ReplyRequest(Wire):
     """The seed's body of process-llm; `message_id` or `prompt` must be there."""
 
-    message_id = fields.UUID()
-    session_id = fields.UUID()
+    message_id = Id()
+    session_id = Id()
     prompt = Text(validate=length(1, limits.CONTENT_CHARACTERS))
     provider = fields.String(validate=PROVIDER)
     model_name = Text(validate=MODEL)
@@ -37,7 +37,7 @@ class AttemptShape(Shown):
     number = fields.Integer(required=True)
     provider = fields.String(required=True)
     model = fields.String(required=True)
-    outcome = fields.Enum(Outcome, by_value=True, required=True, allow_none=True)
+    outcome = choice(Outcome, required=True, allow_none=True)
     http_status = fields.Integer(required=True, allow_none=True)
     error_code = fields.String(required=True, allow_none=True)
     time_to_first_token_ms = fields.Integer(required=True, allow_none=True)
@@ -53,7 +53,7 @@ class JobShape(Shown):
     session_id = fields.UUID(required=True)
     message_id = fields.UUID(required=True)
     assistant_message_id = fields.UUID(required=True)
-    status = fields.Enum(JobStatus, by_value=True, required=True)
+    status = choice(JobStatus, required=True)
     attempt = fields.Integer(required=True)
     retry_at = Time(required=True, allow_none=True, attribute="retry_time")
     error_code = fields.String(required=True, allow_none=True)
@@ -78,4 +78,4 @@ class ReplyShape(Shown):
     error_message = fields.String(required=True, allow_none=True)
     job_id = fields.UUID(required=True)
     assistant_message_id = fields.UUID(required=True)
-    status = fields.Enum(JobStatus, by_value=True, required=True)
+    status = choice(JobStatus, required=True)

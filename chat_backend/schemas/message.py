@@ -7,7 +7,7 @@ from marshmallow import fields, validate
 from chat_backend.domain import limits
 from chat_backend.domain.enums import MessageStatus, Role
 from chat_backend.schemas.chat_session import ON_BUSY
-from chat_backend.schemas.fields import Count, Flag, FreeForm, Shown, Text, Time, Wire, length
+from chat_backend.schemas.fields import Count, Flag, FreeForm, Id, Shown, Text, Time, Wire, choice, length
 from chat_backend.schemas.llm_job import JobShape
 from chat_backend.schemas.paging import PageQuery, PageShape
 
@@ -21,7 +21,7 @@ class NewMessage(Wire):
     content = Text(required=True, validate=CONTENT)
     role = fields.String(load_default="user", validate=validate.OneOf([Role.USER.value, Role.SYSTEM.value]))
     metadata = FreeForm(load_default=dict)
-    parent_message_id = fields.UUID(load_default=None, allow_none=True)
+    parent_message_id = Id(load_default=None, allow_none=True)
     process = Flag(load_default=False)
     on_busy = fields.String(load_default=None, validate=ON_BUSY)
 
@@ -49,9 +49,9 @@ class MessageShape(Shown):
     id = fields.UUID(required=True)
     session_id = fields.UUID(required=True)
     seq = fields.Integer(required=True)
-    role = fields.Enum(Role, by_value=True, required=True)
+    role = choice(Role, required=True)
     content = fields.String(required=True)
-    status = fields.Enum(MessageStatus, by_value=True, required=True)
+    status = choice(MessageStatus, required=True)
     user_id = fields.String(required=True, allow_none=True)
     parent_message_id = fields.UUID(required=True, allow_none=True)
     job_id = fields.UUID(required=True, allow_none=True)

@@ -14,7 +14,9 @@ class PageQuery(Wire):
     page = query_number(1, limits.MAX_PAGE, load_default=1)
     page_size = query_number(1, limits.MAX_PAGE_SIZE, load_default=limits.PAGE_SIZE)
     order = fields.String(load_default="asc", validate=validate.OneOf(["asc", "desc"]))
-    cursor = Text(load_default=None, validate=validate.Length(min=1, max=200))
+    cursor = Text(
+        validate=validate.Length(min=1, max=200), metadata={"description": "`next_cursor` of the page before."}
+    )
 
 
 class PageShape(Shown):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from marshmallow import fields
 
+from chat_backend.domain.errors import ErrorCode
 from chat_backend.schemas.fields import Shown, Time
 
 
@@ -16,7 +17,7 @@ class ErrorShape(Shown):
     """Every error there is has this shape."""
 
     error = fields.String(required=True)
-    error_code = fields.String(required=True)
+    error_code = fields.String(required=True, metadata={"enum": [code.value for code in ErrorCode]})
     details = fields.Dict(required=True)
     errors = fields.List(fields.Nested(Fault), required=True)
     timestamp = Time(required=True)
@@ -25,7 +26,7 @@ class ErrorShape(Shown):
 
 class Health(Shown):
     service = fields.String(required=True)
-    status = fields.String(required=True)
+    status = fields.String(required=True, metadata={"enum": ["healthy", "degraded", "unhealthy"]})
     timestamp = Time(required=True)
     active_connections = fields.Integer(required=True)
     checks = fields.Dict(required=True)

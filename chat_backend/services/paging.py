@@ -21,7 +21,7 @@ class Page:
     after: str | None = None
 
     @classmethod
-    def of(cls, *, page: int, page_size: int, order: str, cursor: str | None) -> Page:
+    def of(cls, *, page: int, page_size: int, order: str, cursor: str | None = None) -> Page:
         """Return the page a query asks for; a cursor goes on in the order it was given in.
 
         Raises InvalidInput for a cursor that is none of ours.

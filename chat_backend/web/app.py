@@ -12,7 +12,7 @@ from chat_backend.domain.limits import BODY_BYTES
 from chat_backend.web import auth, documents, errors, headers, websocket
 from chat_backend.web.api import llm_jobs, messages, participants, service, sessions, tickets
 from chat_backend.web.health import HealthCheck
-from chat_backend.web.openapi import api_of
+from chat_backend.web.openapi import api_of, need_one_of
 
 # A noun is one file and one line here.
 BLUEPRINTS = (sessions.bp, messages.bp, llm_jobs.bp, participants.bp, tickets.bp, service.bp)
@@ -52,6 +52,7 @@ def _register(app: Flask, settings: Settings) -> None:
     api = api_of(app, settings)
     for blueprint in BLUEPRINTS:
         api.register_blueprint(blueprint)
+    need_one_of(api, "ReplyRequest", ("message_id", "prompt"))
     documents.install(app)
 
 

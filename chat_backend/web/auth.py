@@ -9,10 +9,10 @@ from flask import Flask, Request, current_app, g, request
 from chat_backend.bootstrap import Backend
 from chat_backend.config import DEV_USER
 from chat_backend.domain.errors import Unauthenticated
-from chat_backend.domain.user import User
+from chat_backend.domain.user import User, is_user_id
 from chat_backend.services import tickets
 from chat_backend.web.context import settings
-from chat_backend.web.tokens import Tokens, is_user_id
+from chat_backend.web.tokens import Tokens
 
 # The only endpoints that anyone may ask.
 OPEN = frozenset({"service.health", "api-docs.openapi_json", "documents.asyncapi", "swagger_ui.show"})

@@ -89,6 +89,11 @@ def api_of(app: Flask, settings: Settings) -> Api:
     )
 
 
+def need_one_of(api: Api, schema: str, names: tuple[str, ...]) -> None:
+    """Document that at least one of some fields must be given, which marshmallow has no word for."""
+    api.spec.components.schemas[schema]["anyOf"] = [{"required": [name]} for name in names]
+
+
 def _security_schemes() -> dict[str, Any]:
     return {
         "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "AUTH_MODE=jwt"},

@@ -14,8 +14,7 @@ import jwt
 
 from chat_backend.config import Settings
 from chat_backend.domain.errors import Unauthenticated
-from chat_backend.domain.strict_json import storable
-from chat_backend.domain.user import User
+from chat_backend.domain.user import User, is_user_id
 
 log = logging.getLogger(__name__)
 
@@ -118,13 +117,6 @@ def _user(claims: dict[str, Any]) -> User:
     if not is_user_id(subject):
         raise ValueError("sub")
     return User(subject, is_admin=isinstance(roles, list) and ADMIN in roles, expires_at=_end(int(claims["exp"])))
-
-
-def is_user_id(text: Any) -> bool:
-    """Whether a text can name a user: 1 to 255 characters that every database can store, no control characters."""
-    if not isinstance(text, str) or not 1 <= len(text) <= 255:
-        return False
-    return storable(text) and not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in text)
 
 
 def _end(seconds: int) -> datetime | None:

@@ -31,7 +31,7 @@ bp = Blueprint("sessions", __name__)
 @bp.response(200, SessionList)
 def list_sessions(asked: dict[str, Any]) -> dict[str, Any]:
     """List the chat sessions I take part in."""
-    page = Page.of(**{name: asked.pop(name) for name in ("page", "page_size", "order", "cursor")})
+    page = Page.of(**{name: asked.pop(name) for name in ("page", "page_size", "order", "cursor") if name in asked})
     with backend().reading() as session:
         return chat_sessions.page(session, current_user(), page, **asked)
 

@@ -1,0 +1,52 @@
+"""A web process without its server: the app over a real database and a real Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+
+from chat_backend.config import Settings
+from chat_backend.web.app import create_app
+from tests.conftest import TIMINGS
+from tests.support.pretend_worker import PretendWorker
+from tests.support.rest import Rest
+from tests.support.valkey import Valkey
+
+
+@pytest.fixture
+def web_app(settings: Settings) -> Iterator[Flask]:
+    """The web app; the test runs once on each database."""
+    yield from _running(settings)
+
+
+@pytest.fixture
+def rest(web_app: Flask) -> Rest:
+    """A client as `ann`; `rest.of("bob")` is someone else."""
+    return Rest(web_app)
+
+
+@pytest.fixture
+def worker(web_app: Flask) -> PretendWorker:
+    return PretendWorker(web_app.extensions["backend"])
+
+
+@pytest.fixture
+def sqlite_app(sqlite_url: str, valkey: Valkey) -> Iterator[Flask]:
+    """The web app over SQLite alone, for what no database decides."""
+    environ = {"AUTH_MODE": "dev", "DATABASE_URL": sqlite_url, "REDIS_URL": valkey.url, **TIMINGS}
+    yield from _running(Settings.from_environment(environ))
+
+
+@pytest.fixture
+def sqlite_rest(sqlite_app: Flask) -> Rest:
+    return Rest(sqlite_app)
+
+
+def _running(settings: Settings) -> Iterator[Flask]:
+    app = create_app(settings)
+    app.extensions["chat_hub"].start()
+    yield app
+    app.extensions["chat_hub"].shut_down()
+    app.extensions["backend"].close()
