@@ -74,6 +74,8 @@ def _http_url(value: str) -> str:
 
 def _database_url(value: str) -> str:
     if value.startswith("sqlite:"):
+        if value in ("sqlite://", "sqlite:///") or ":memory:" in value:
+            raise ValueError("must name a file: web and worker can't share a database in memory")
         return value
     scheme, separator, rest = value.partition("://")
     if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg"}:

@@ -9,18 +9,16 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TypeVar
 
-from redis import Redis
-
 from chat_backend.realtime.breaker_state import (
     CLOSED,
     HALF_OPEN,
     OPEN,
-    RedisAway,
     SharedCircuits,
     circuit_of,
     provider_of,
     worst,
 )
+from chat_backend.realtime.connection import RedisAway, RedisClient
 
 MOST_CIRCUITS = 1000
 REDIS_PAUSE_SECONDS = 2.0
@@ -88,7 +86,7 @@ class Breaker:
     """
 
     def __init__(
-        self, redis: Redis, *, failures: int, open_seconds: float, clock: Callable[[], float] = time.monotonic
+        self, redis: RedisClient, *, failures: int, open_seconds: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._shared = SharedCircuits(redis, failures=failures, open_seconds=open_seconds)
         self._local = LocalCircuits(failures=failures, open_seconds=open_seconds, clock=clock)

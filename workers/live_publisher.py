@@ -12,14 +12,12 @@ import time
 from dataclasses import dataclass, field
 from uuid import UUID
 
-import redis
-
 from chat_backend.config import Settings
 from chat_backend.domain import limits
 from chat_backend.domain.errors import ReplyTooLong
 from chat_backend.protocol.envelope import delta_bytes
 from chat_backend.realtime.channels import live_text_key, session_channel
-from chat_backend.realtime.connection import async_client
+from chat_backend.realtime.connection import RedisAway, async_client
 from chat_backend.realtime.live_text import APPEND_AND_PUBLISH, LIVE_SECONDS
 
 log = logging.getLogger(__name__)
@@ -118,7 +116,7 @@ class LivePublisher:
             if ended:
                 await self._redis.unlink(*ended)
             self.away = False
-        except redis.RedisError as error:
+        except RedisAway as error:
             self._failed(batch, error)
             await asyncio.sleep(PAUSE_SECONDS)
         if self._wanted:
@@ -126,7 +124,7 @@ class LivePublisher:
         self._flushed.set()
         self._flushed = asyncio.Event()
 
-    def _failed(self, batch: list[LiveReply], error: redis.RedisError) -> None:
+    def _failed(self, batch: list[LiveReply], error: RedisAway) -> None:
         if not self.away:
             log.warning("text on its way has to wait", extra={"action": "live", "error": type(error).__name__})
         self.away = True

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID, uuid4
 
-import redis
 import uvloop
 
 from chat_backend.bootstrap import Backend
@@ -25,7 +24,7 @@ from chat_backend.config import Settings
 from chat_backend.domain.errors import LeaseLost, ProviderError, Unavailable
 from chat_backend.domain.retry import RetryPolicy
 from chat_backend.realtime.channels import WORKERS
-from chat_backend.realtime.connection import client
+from chat_backend.realtime.connection import RedisAway, client
 from chat_backend.realtime.presence import ProcessCensus
 from chat_backend.realtime.subscriber import Subscriber
 from chat_backend.services import attempts, housekeeping, leases
@@ -195,7 +194,7 @@ class Runtime:
         self._swept.shutdown(wait=False, cancel_futures=True)
         try:
             self._census.leave(self.id)
-        except redis.RedisError as error:
+        except RedisAway as error:
             log.debug("not counted out", extra={"action": "census", "error": type(error).__name__})
         self.backend.close()
 
@@ -256,7 +255,7 @@ class Runtime:
     def _census_and_housekeeping(self) -> None:
         try:
             self._census.report_worker(self.id, len(self.runs))
-        except redis.RedisError as error:
+        except RedisAway as error:
             log.debug("not counted", extra={"action": "census", "error": type(error).__name__})
         if random.random() < CENSUS_SECONDS / HOUSEKEEPING_SECONDS:  # noqa: S311 - not a secret
             with self.backend.unit_of_work() as uow:

@@ -36,7 +36,7 @@ def upgrade(database_url: str) -> None:
     """
     _make_folder(database_url)
     try:
-        command.upgrade(_config(database_url), "head")
+        command.upgrade(alembic_config(database_url), "head")
     except OperationalError as error:
         # The driver's own words name host, port and file, but never the password.
         reason = " ".join(str(error.orig).split())
@@ -45,10 +45,10 @@ def upgrade(database_url: str) -> None:
 
 def downgrade(database_url: str, revision: str = "base") -> None:
     """Take migrations back, down to a revision."""
-    command.downgrade(_config(database_url), revision)
+    command.downgrade(alembic_config(database_url), revision)
 
 
-def _config(database_url: str) -> Config:
+def alembic_config(database_url: str) -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     # As an attribute, not an option: a password may hold a %.

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from redis import Redis, RedisError
+from redis import Redis
 
 from chat_backend.domain.enums import PROVIDERS
 
-__all__ = ["CLOSED", "HALF_OPEN", "OPEN", "RedisAway", "SharedCircuits", "read", "worst"]
-
-RedisAway = RedisError
+__all__ = ["CLOSED", "HALF_OPEN", "OPEN", "SharedCircuits", "read", "worst"]
 
 CLOSED, HALF_OPEN, OPEN = "closed", "half_open", "open"
 OPEN_CIRCUITS = "chat:breaker:open"

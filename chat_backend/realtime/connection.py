@@ -12,6 +12,10 @@ from chat_backend.config import Settings
 COMMAND_SECONDS = 0.5
 POOL_SIZE = 32
 
+# What other rooms know of the library: a connected client, and what it raises when Redis can't be used.
+RedisClient = redis.Redis
+RedisAway = redis.RedisError
+
 
 def client(settings: Settings, *, seconds: float = COMMAND_SECONDS) -> redis.Redis:
     """Return a client for commands; raises redis.RedisError within `seconds`.

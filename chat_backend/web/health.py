@@ -8,7 +8,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import redis
 from sqlalchemy import text
 
 from chat_backend.bootstrap import Backend
@@ -17,7 +16,7 @@ from chat_backend.domain.enums import PROVIDERS
 from chat_backend.domain.errors import Unavailable
 from chat_backend.models.base import now
 from chat_backend.realtime import breaker_state
-from chat_backend.realtime.connection import client
+from chat_backend.realtime.connection import RedisAway, RedisClient, client
 from chat_backend.realtime.presence import ProcessCensus
 
 HEALTHY, DEGRADED, UNHEALTHY, UNKNOWN, NOT_CONFIGURED = "healthy", "degraded", "unhealthy", "unknown", "not_configured"
@@ -71,7 +70,7 @@ class HealthCheck:
         """Return the answer of `GET /health`; while Redis is away the connections are this process's own."""
         database, asked = self._database.start(), self._live.start()
         database_is_there = _answer(database, Unavailable) is not None
-        live = _answer(asked, redis.RedisError)
+        live = _answer(asked, RedisAway)
         checks = {
             "database": {"status": HEALTHY if database_is_there else UNHEALTHY},
             "redis": {"status": HEALTHY if live else UNHEALTHY},
@@ -93,7 +92,7 @@ def _ask_database(backend: Backend) -> bool:
     return True
 
 
-def _ask_redis(client: redis.Redis) -> Live:
+def _ask_redis(client: RedisClient) -> Live:
     census = ProcessCensus(client)
     return Live(sum(census.connections().values()), census.workers(), breaker_state.read(client))
 

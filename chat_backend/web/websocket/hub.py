@@ -14,15 +14,13 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
-import redis
-
 from chat_backend.bootstrap import Backend
 from chat_backend.domain.enums import EventType
 from chat_backend.domain.errors import ChatError, ErrorCode, NotFound, TooMany
 from chat_backend.protocol.envelope import Closed, Delta, Durable, Ephemeral, unpack
 from chat_backend.protocol.events import message_shape, presence
 from chat_backend.realtime.channels import session_channel
-from chat_backend.realtime.connection import client
+from chat_backend.realtime.connection import RedisAway, client
 from chat_backend.realtime.live_text import read_live_texts
 from chat_backend.realtime.presence import Presence, ProcessCensus
 from chat_backend.realtime.publisher import Publisher
@@ -206,7 +204,7 @@ class Hub:
     def _count_in(self, connection: Connection) -> set[str]:
         try:
             joined = self.presence.join(connection.session_id, connection.user.id, connection.id)
-        except redis.RedisError as error:
+        except RedisAway as error:
             log.warning("presence is stale", extra={"action": "presence", "error": type(error).__name__})
             return self._online_here(connection.session_id)
         if joined.refused:
@@ -245,7 +243,7 @@ class Hub:
         self._drop(connection)
         try:
             online = self.presence.leave(connection.session_id, connection.user.id, connection.id)
-        except redis.RedisError as error:
+        except RedisAway as error:
             log.warning("presence is stale", extra={"action": "presence", "error": type(error).__name__})
             online = frozenset(feed.online_here())
         if online is not None and connection.user.id not in online:
@@ -269,7 +267,7 @@ class Hub:
     def _with_live_text(self, replies: list[dict[str, Any]]) -> list[dict[str, Any]]:
         try:
             texts = read_live_texts(self._redis, [(reply["id"], reply["attempt"]) for reply in replies])
-        except redis.RedisError:
+        except RedisAway:
             return replies  # the checkpoints must do
         return [
             reply | {"content": text} if len(text) > len(reply["content"]) else reply
@@ -390,7 +388,7 @@ class Hub:
     def _tell_census(self) -> None:
         try:
             self.census.report_web(self.id, self.count)
-        except redis.RedisError as error:
+        except RedisAway as error:
             log.debug("not counted", extra={"action": "census", "error": type(error).__name__})
 
     def _tell_presence(self) -> None:
@@ -401,7 +399,7 @@ class Hub:
                 gone, online = self.presence.prune(session_id)
                 for user_id in gone:
                     self.tell(session_id, presence(EventType.USER_LEFT, user_id, online))
-        except redis.RedisError as error:
+        except RedisAway as error:
             log.debug("presence is stale", extra={"action": "presence", "error": type(error).__name__})
 
     def shut_down(self) -> None:
@@ -419,7 +417,7 @@ class Hub:
         self._subscriber.stop()
         try:
             self.census.leave(self.id)
-        except redis.RedisError as error:
+        except RedisAway as error:
             log.debug("not counted out", extra={"action": "census", "error": type(error).__name__})
 
 
