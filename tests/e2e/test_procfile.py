@@ -1,0 +1,80 @@
+"""The Procfile's lines as they stand, on what a platform gives: DATABASE_URL, REDIS_URL, PORT, WEB_CONCURRENCY."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+
+from chat_backend.cli.embedded import free_port
+from chat_backend.cli.token import mint
+from chat_backend.config import Settings
+from tests.support import processes
+from tests.support.chat import Chat
+from tests.support.databases import Databases
+from tests.support.processes import Process
+from tests.support.provider_stub import Stub
+from tests.support.valkey import Valkey
+from tests.support.waiting import wait_until
+
+TASKS = {
+    "draw": 1,
+    "start": 0,
+    "length": 10,
+    "search[value]": "",
+    "order[0][column]": 0,
+    "columns[0][data]": "name",
+    "order[0][dir]": "asc",
+}
+
+
+@pytest.fixture
+def platform(databases: Databases, valkey: Valkey, stub_server: Stub) -> dict[str, str]:
+    return {
+        "DATABASE_URL": databases.empty_postgresql().replace("postgresql+psycopg:", "postgres:"),
+        "REDIS_URL": valkey.url,
+        "PORT": str(free_port()),
+        "FLOWER_PORT": str(free_port()),
+        "WEB_CONCURRENCY": "2",
+        "JWT_SECRET": "a secret of thirty-two bytes, or more",
+        "LOCAL_LLM_BASE_URL": stub_server.base_url,
+        "DRAIN_SECONDS": "1",
+    }
+
+
+@pytest.fixture
+def parts(platform: dict[str, str], tmp_path: Path) -> Iterator[dict[str, Process]]:
+    release = processes.Process("release", ["sh", "-c", processes.procfile()["release"]], platform, tmp_path)
+    assert release.wait(60) == 0, release.log
+    started = {name: processes.start(name, platform, tmp_path) for name in ("web", "worker", "flower")}
+    yield started
+    for process in started.values():
+        process.kill()
+
+
+def flower_tasks(port: str) -> list[dict[str, object]]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/tasks/datatable?{urlencode(TASKS)}", timeout=10) as page:
+        found: list[dict[str, object]] = json.load(page)["data"]
+        return found
+
+
+def test_a_conversation_works_and_flower_shows_its_task(platform: dict[str, str], parts: dict[str, Process]) -> None:
+    with Chat(parts["web"].url) as chat:
+        chat.http.headers["Authorization"] = f"Bearer {mint(Settings.from_environment(platform), 'alice')}"
+        session = chat.new_session("stub:tokens=5")
+        answer = chat.request("POST", f"/sessions/{session['id']}/process-llm", json={"prompt": "Hello"})
+
+    tasks = wait_until(
+        lambda: [task for task in flower_tasks(platform["FLOWER_PORT"]) if task["state"] == "SUCCESS"],
+        why="Flower shows a finished task",
+    )
+    ends = {name: parts[name].stop() for name in ("flower", "worker", "web")}
+
+    assert answer["success"]
+    assert parts["web"].log.count("Booting worker") == 2
+    assert tasks[0]["name"] == "chat.process_llm"
+    assert ends == {"flower": 0, "worker": 0, "web": 0}
