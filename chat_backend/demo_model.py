@@ -181,7 +181,7 @@ async def serve(port: int, stop: asyncio.Event) -> None:
     """Serve on loopback until told to stop; then cut what is being written, and be gone."""
     runner = web.AppRunner(application(DemoModel()), handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await web.TCPSite(runner, "127.0.0.1", port, backlog=1024).start()
     await stop.wait()
     await runner.cleanup()
 

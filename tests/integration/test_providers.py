@@ -1,6 +1,7 @@
 """The provider client against a real HTTP server that does what each test's script says, on the workers' loop."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
@@ -124,6 +125,18 @@ def test_the_request_says_what_was_asked_and_no_more(stub):
     assert request["turns"] == [{"role": turn.role, "content": turn.content} for turn in turns]
     assert request["parameters"] == {"temperature": 0.0, "max_tokens": 5, "stream_options": {"include_usage": True}}
     assert request["stream"] is True
+
+
+def test_a_long_prompt_arrives_whole(stub):
+    async def once():
+        provider = build(settings_for(stub.base_url, llm_first_token_timeout_seconds=20))["LOCAL"]
+        await provider.stream(PromptRequest("m", (Turn("user", "wörds " * 500_000),)), lambda text: None)
+        await provider.aclose()
+
+    uvloop.run(once())
+
+    assert last_request(stub)["last_user_message"] == "wörds " * 500_000
+    stub.clear()
 
 
 def test_what_was_left_open_is_not_sent(stub):
@@ -488,19 +501,22 @@ def test_a_server_that_says_nothing_more_after_the_finish_succeeds_in_the_end(st
     assert answer.completion.completion_tokens == 3
 
 
-def test_a_server_that_does_not_even_read_the_prompt_is_given_up_in_time():
+def test_a_server_that_does_not_even_read_the_prompt_is_given_up_and_hung_up_on():
     async def ask_with_a_long_prompt(port):
         provider = build(settings_for(f"http://127.0.0.1:{port}/v1"))["LOCAL"]
         started = time.monotonic()
         with pytest.raises(ProviderTimeout):
             await provider.stream(PromptRequest("m", (Turn("user", "x" * 20_000_000),)), lambda text: None)
+        seconds = time.monotonic() - started
+        got = await asyncio.to_thread(read_to_the_end, deaf)
         await provider.aclose()
-        return time.monotonic() - started
+        return seconds, got
 
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        seconds = uvloop.run(ask_with_a_long_prompt(deaf.getsockname()[1]))
+        seconds, got = uvloop.run(ask_with_a_long_prompt(deaf.getsockname()[1]))
 
     assert FIRST - 0.05 <= seconds < FIRST + 1
+    assert got < 20_000_000
 
 
 # Stopping
@@ -568,7 +584,8 @@ def test_a_reader_that_has_enough_ends_the_call_and_its_connection(stub):
 
 def test_many_streams_at_once_do_not_mix(stub):
     async def crowd():
-        provider = build(settings_for(stub.base_url))["LOCAL"]
+        patience = {"llm_first_token_timeout_seconds": 30, "llm_token_timeout_seconds": 30}
+        provider = build(settings_for(stub.base_url, **patience, llm_total_timeout_seconds=60))["LOCAL"]
         try:
             return await asyncio.gather(*(call(provider, f"tag=c{n},tokens=20,delay=0.01") for n in range(300)))
         finally:
@@ -613,6 +630,17 @@ def closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
+
+
+def read_to_the_end(listener: socket.socket) -> int:
+    """Take the one who waits, and count what it sent before it hung up; fail where it did not."""
+    connection, _ = listener.accept()
+    connection.settimeout(2)
+    got = 0
+    with connection, contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(1_000_000):
+            got += len(part)
+    return got
 
 
 def fill(address) -> list[socket.socket]:

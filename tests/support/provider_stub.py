@@ -315,8 +315,9 @@ async def _serve(port: int, started: Any, stop: asyncio.Event) -> None:
     # Cancelling handlers is how the ledger learns at once that a client has gone.
     runner = web.AppRunner(application(), handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    listener = socket.create_server(("127.0.0.1", port), backlog=1024)
-    await web.SockSite(runner, listener).start()
+    listener = socket.create_server(("127.0.0.1", port))
+    # A full backlog costs a newcomer a second: hundreds of streams begin at once.
+    await web.SockSite(runner, listener, backlog=1024).start()
     started(listener.getsockname()[1])
     await stop.wait()
     await runner.cleanup()

@@ -7,11 +7,12 @@ import contextlib
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import cast
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import aiohttp
 import httpx
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 from httpx_aiohttp import AiohttpTransport
 
@@ -34,13 +35,26 @@ _NO_CONNECTION = (
 )
 
 
+class AbortingConnector(aiohttp.TCPConnector):
+    """Closes at once what can't be used again.
+
+    aiohttp's own way waits until the rest of the request has been sent, and over TLS up to half a minute for the
+    other side's farewell: a provider that does not read would never learn of a cancel, and would go on billing.
+    """
+
+    def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        if should_close or protocol.should_close:
+            protocol.abort()
+        super()._release(key, protocol, should_close=should_close)
+
+
 def open_client(settings: Settings, headers: Mapping[str, str]) -> httpx.AsyncClient:
     """Open a client inside the running loop: no redirects, no proxies of the environment, no cookies kept."""
     tls = httpx.create_ssl_context(trust_env=False)
     limit = max(MOST_CONNECTIONS, 2 * settings.worker_concurrency)
 
     def session() -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(limit=limit, ssl=tls)
+        connector = AbortingConnector(limit=limit, ssl=tls)
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
     seconds = settings.llm_connect_timeout_seconds
