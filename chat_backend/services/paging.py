@@ -42,7 +42,8 @@ class Page:
 
     @property
     def skipped(self) -> int:
-        return (self.number - 1) * self.size
+        # No list is longer than a database's integer; a page beyond it is as empty as the one there.
+        return min((self.number - 1) * self.size, limits.MAX_COUNT)
 
 
 def bad_cursor() -> InvalidInput:

@@ -35,7 +35,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     app = flask_app(settings)
     app.json = _Json(app)
     app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES
-    # A user id in a path may begin with a slash, and no address of ours has an empty part.
+    # A user id in a path may hold two slashes, and no address of ours has an empty part.
     app.url_map.merge_slashes = False
     app.extensions["backend"] = backend or connect(settings, app)
     app.extensions["health"] = HealthCheck(app.extensions["backend"])

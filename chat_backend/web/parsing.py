@@ -8,8 +8,9 @@ from flask import Request
 from marshmallow import RAISE, Schema, ValidationError, missing
 from webargs.core import is_json
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
+from chat_backend.domain.limits import BODY_BYTES
 from chat_backend.domain.strict_json import read_object
 from chat_backend.web.errors import invalid
 
@@ -24,7 +25,7 @@ class StrictParser(FlaskParser):
 
         Raises UnsupportedMediaType, RequestEntityTooLarge, MalformedRequest, InvalidInput.
         """
-        data = req.get_data()
+        data = _whole_body(req)
         if not data:
             return missing
         _check_media_type(req)
@@ -41,6 +42,14 @@ class StrictParser(FlaskParser):
         """Raise InvalidInput with every fault; the outermost key is where it was found."""
         messages: Any = error.messages
         raise invalid(next(iter(messages.values()))) from None
+
+
+def _whole_body(req: Request) -> bytes:
+    data = req.get_data()
+    # Of a chunked body werkzeug silently leaves out what is beyond the limit.
+    if req.content_length is None and len(data) >= BODY_BYTES:
+        raise RequestEntityTooLarge
+    return data
 
 
 def _check_media_type(req: Request) -> None:

@@ -71,6 +71,7 @@ def test_a_list_holds_the_sessions_i_take_part_in_oldest_first(rest: Rest) -> No
         ("order=desc", ["off", "shared", "mine"]),
         ("page=2&page_size=2", ["off"]),
         ("page=3&page_size=2", []),
+        ("page=1000000000&page_size=200", []),
     ],
 )
 def test_a_list_is_narrowed_by_its_query(rest: Rest, query: str, found: list[str]) -> None:
