@@ -140,3 +140,6 @@ def launch(environment: dict[str, str], tmp_path: Path) -> Iterator[Launch]:
     yield launch_one
     for process in reversed(started):
         process.stop()
+    for process in started:
+        # What a thread that serves everyone says when it met what it should have known.
+        assert "stumbled" not in process.log, process.log

@@ -207,21 +207,22 @@ class Runtime:
         self._publishing = asyncio.ensure_future(self._publisher.run())
 
     def _repeat(self, work: Callable[[], None], seconds: float) -> None:
-        # Jitter: workers that started together must not sweep together.
-        while not self._stopped.wait(seconds * random.uniform(0.8, 1.0)):  # noqa: S311 - not a secret
+        while not self._stopped.is_set():
             try:
                 work()
             except Unavailable:
                 log.debug("the database is away", extra={"action": work.__name__})
             except Exception:  # these threads serve every job: one bad moment must not end them
                 log.exception("a worker thread stumbled", extra={"action": work.__name__})
+            # Jitter: workers that started together must not sweep together.
+            self._stopped.wait(seconds * random.uniform(0.8, 1.0))  # noqa: S311 - not a secret
 
     def _heartbeat(self) -> None:
         # Noted before the question, so that a claim made in between is not taken for a lost one.
         holding = [run for run in self.runs.all() if run.live is not None]
         with self.backend.unit_of_work() as uow:
             held = leases.heartbeat(uow.session, self.id, lease_seconds=self.settings.lease_seconds)
-        attempts_held = {lease.job_id: lease for lease in held}
+        leased = {lease.job_id: lease for lease in held}
         for run in holding:
             lease = attempts_held.get(run.job_id)
             if lease is not None and lease.cancel_requested:

@@ -26,7 +26,7 @@ def current_offset(session: Session, session_id: UUID) -> int | None:
 def current_offsets(session: Session, session_ids: Sequence[UUID]) -> dict[UUID, int]:
     """Return the newest offsets of many chat sessions; those that are gone are left out."""
     query = select(ChatSession.id, ChatSession.last_offset).where(ChatSession.id.in_(session_ids))
-    return dict(session.execute(query).tuples())
+    return dict(session.execute(query).tuples().all())
 
 
 def can_replay(session: Session, session_id: UUID, since: int, current: int) -> bool:
