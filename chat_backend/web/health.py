@@ -52,7 +52,7 @@ class Probe(Generic[Found]):
 class Live:
     """What Redis knows of the deployment."""
 
-    connections: int
+    connections: dict[str, int]
     workers: dict[str, int]
     breakers: dict[str, str]
 
@@ -66,7 +66,7 @@ class HealthCheck:
         redis_client = client(backend.settings)
         self._live = Probe(lambda: _ask_redis(redis_client))
 
-    def report(self, *, local_connections: int) -> dict[str, Any]:
+    def report(self, *, process_id: str, local_connections: int) -> dict[str, Any]:
         """Return the answer of `GET /health`; while Redis is away the connections are this process's own."""
         database, asked = self._database.start(), self._live.start()
         database_is_there = _answer(database, Unavailable) is not None
@@ -81,7 +81,8 @@ class HealthCheck:
             "service": "chat",
             "status": _overall(checks) if database_is_there else UNHEALTHY,
             "timestamp": now(),
-            "active_connections": live.connections if live else local_connections,
+            # Other processes' counts may be seconds old; our own is not.
+            "active_connections": sum(((live.connections if live else {}) | {process_id: local_connections}).values()),
             "checks": checks,
         }
 
@@ -94,7 +95,7 @@ def _ask_database(backend: Backend) -> bool:
 
 def _ask_redis(client: RedisClient) -> Live:
     census = ProcessCensus(client)
-    return Live(sum(census.connections().values()), census.workers(), breaker_state.read(client))
+    return Live(census.connections(), census.workers(), breaker_state.read(client))
 
 
 def _answer(asked: Future[Found], failure: type[Exception]) -> Found | None:

@@ -23,7 +23,8 @@ bp = Blueprint("service", __name__)
 def health() -> tuple[dict[str, Any], int]:
     """Tell how the service is: 503 where the database is away; nobody needs to say who they are."""
     check: HealthCheck = current_app.extensions["health"]
-    report = check.report(local_connections=current_app.extensions["chat_hub"].count)
+    hub = current_app.extensions["chat_hub"]
+    report = check.report(process_id=hub.id, local_connections=hub.count)
     return report, 503 if report["status"] == UNHEALTHY else 200
 
 

@@ -332,7 +332,8 @@ class Hub:
             connection.outbox.drop()
 
     def _keeper(self) -> None:
-        compared = refreshed = counted = 0.0
+        compared = refreshed = counted = float("-inf")
+        told = 0
         while not self._stopping.is_set():
             interval = self.settings.catch_up_seconds if self._subscriber.connected else CATCH_UP_WITHOUT_REDIS_SECONDS
             self._poked.wait(min(interval, self.settings.catch_up_seconds))
@@ -345,8 +346,8 @@ class Hub:
                     self._compare()
             except ChatError:
                 self._stopping.wait(CATCH_UP_WITHOUT_REDIS_SECONDS)  # the database is away: it was logged
-            if at - counted >= CENSUS_SECONDS:
-                counted = at
+            if at - counted >= CENSUS_SECONDS or self.count != told:
+                counted, told = at, self.count
                 self._tell_census()
             if at - refreshed >= PRESENCE_SECONDS:
                 refreshed = at
