@@ -47,6 +47,9 @@ class Ways:
     def cancel(self, job_ids: list[UUID]) -> None:
         self.publisher.cancel(job_ids)
 
+    def close(self) -> None:
+        self.doorbell.close()
+
 
 @dataclass
 class Backend:
@@ -87,7 +90,8 @@ class Backend:
             yield session
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Let the last wake-ups go out and give the connections back; bounded."""
+        self.out.close()
         self.engine.dispose()
 
 

@@ -27,6 +27,8 @@ class Outbound(Protocol):
 
     def cancel(self, job_ids: list[UUID]) -> None: ...
 
+    def close(self) -> None: ...
+
 
 @dataclass
 class UnitOfWork:

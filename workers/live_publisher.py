@@ -7,6 +7,7 @@ pieces under load, never one publish per token. While Redis is away the text wai
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
@@ -17,12 +18,14 @@ from chat_backend.domain import limits
 from chat_backend.domain.errors import ReplyTooLong
 from chat_backend.protocol.envelope import delta_bytes
 from chat_backend.realtime.channels import live_text_key, session_channel
-from chat_backend.realtime.connection import RedisAway, async_client
+from chat_backend.realtime.connection import async_client
 from chat_backend.realtime.live_text import APPEND_AND_PUBLISH, LIVE_SECONDS
 
 log = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 0.5
+# The end of a reply is stored after this, whatever Redis does.
+FINISH_SECONDS = 1.0
 MOST_AT_ONCE = 500
 
 
@@ -116,7 +119,7 @@ class LivePublisher:
             if ended:
                 await self._redis.unlink(*ended)
             self.away = False
-        except RedisAway as error:
+        except Exception as error:  # not only RedisAway: one publisher serves all replies and must not end
             self._failed(batch, error)
             await asyncio.sleep(PAUSE_SECONDS)
         if self._wanted:
@@ -124,7 +127,7 @@ class LivePublisher:
         self._flushed.set()
         self._flushed = asyncio.Event()
 
-    def _failed(self, batch: list[LiveReply], error: RedisAway) -> None:
+    def _failed(self, batch: list[LiveReply], error: Exception) -> None:
         if not self.away:
             log.warning("text on its way has to wait", extra={"action": "live", "error": type(error).__name__})
         self.away = True
@@ -151,15 +154,20 @@ class LivePublisher:
         await self._redis.set(live.key, text.encode(), ex=LIVE_SECONDS)
 
     async def finish(self, live: LiveReply) -> None:
-        """Publish the rest of a reply, unless Redis is away, and let its live text go."""
-        while live.pending and not self.away:
-            flushed = self._flushed
-            self.wanted(live)
-            await flushed.wait()
+        """Publish the rest of a reply, unless Redis is away, and let its live text go; bounded."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FINISH_SECONDS):
+                await self._flushed_all(live)
         self._wanted.pop(live.key, None)
         self._ended.append(live.key)
         del self._ended[:-MOST_AT_ONCE]
         self._ready.set()
+
+    async def _flushed_all(self, live: LiveReply) -> None:
+        while live.pending and not self.away:
+            flushed = self._flushed
+            self.wanted(live)
+            await flushed.wait()
 
     async def aclose(self) -> None:
         await self._redis.aclose()

@@ -43,8 +43,12 @@ STORE_PAUSE_SECONDS = 0.5
 CLAIM_TRIES = 5
 CENSUS_SECONDS = 5.0
 HOUSEKEEPING_SECONDS = 60.0
-LAST_MOMENT_SECONDS = 12.0
+# From SIGTERM to the end, whatever hangs; platforms kill after 30 s or so.
+LIFE_SECONDS = 22.0
+LAST_STEPS_SECONDS = 1.5
 SWEEP_PORTION = 100
+# SQLite's clock counts milliseconds: who comes back to the very moment may be early by one.
+CLOCK_GRAIN_SECONDS = 0.002
 
 
 class Runtime:
@@ -74,24 +78,27 @@ class Runtime:
         self._loop = uvloop.new_event_loop()
         self._publisher: LivePublisher | None = None
         self._draining = threading.Event()
+        self._drained = threading.Event()
         self._stopped = threading.Event()
         self._swept = ThreadPoolExecutor(max_workers=settings.worker_concurrency, thread_name_prefix="swept")
-        # What is missed while Redis is away, the heartbeat brings.
+        # What is missed while Redis is away, the heartbeat brings; after it, at once.
         self._subscriber = Subscriber(
-            settings, receive=self._told_to_cancel, lost_touch=lambda: None, channels=(WORKERS,)
+            settings, receive=self._told_to_cancel, lost_touch=self._lost_touch, channels=(WORKERS,)
         )
 
     # The way of a job
 
     def process(self, job_id: UUID) -> None:
         """Work at a job until it has ended or is not ours to work at. Safe to call twice for one job."""
+        if self._draining.is_set():
+            self.backend.out.wake([job_id])  # this wake-up was for another worker
         while not self._draining.is_set():
             run = Run(job_id, self._loop)
             with self.runs.add(run) as mine:
                 claim = self._claim(job_id) if mine else None
                 delay = self._attempt(run, claim) if claim else None
             # A worker that drains gives the wait up: the row has its time, and any sweep wakes it.
-            if delay is None or self._draining.wait(delay):
+            if delay is None or self._draining.wait(delay + CLOCK_GRAIN_SECONDS):
                 return
 
     def _claim(self, job_id: UUID) -> Claim | None:
@@ -107,7 +114,12 @@ class Runtime:
     def _attempt(self, run: Run, claim: Claim) -> float | None:
         """Make one attempt and store its end; return the seconds until the next, if there is one."""
         ending = asyncio.run_coroutine_threadsafe(self._ask(run, claim), self._loop).result()
-        self._tell_breaker(claim, ending)
+        try:
+            return self._stored(claim, ending)
+        finally:
+            self._tell_breaker(claim, ending)  # afterwards: it may have to wait for Redis
+
+    def _stored(self, claim: Claim, ending: Ending) -> float | None:
         deadline = time.monotonic() + STORE_SECONDS
         while time.monotonic() < deadline:
             try:
@@ -154,6 +166,12 @@ class Runtime:
         if run is not None:
             run.request(Stop.CANCELLED)
 
+    def _lost_touch(self) -> None:
+        try:
+            self._heartbeat()
+        except Unavailable:
+            log.debug("the database is away", extra={"action": "lost_touch"})  # the next beat is as good
+
     def drain(self) -> None:
         """Claim nothing new, let replies run for a while, hand the rest over; bounded, safe to repeat."""
         if self._draining.is_set():
@@ -162,13 +180,15 @@ class Runtime:
         threading.Thread(target=self._drain, name="drain", daemon=True).start()
 
     def _drain(self) -> None:
+        deadline = time.monotonic() + LIFE_SECONDS
         log.info("draining", extra={"action": "drain", "running": len(self.runs)})
         if not self.runs.wait_until_none(self.settings.drain_seconds):
             for run in self.runs.all():
                 run.request(Stop.HANDED_OVER)
-        self.runs.wait_until_none(LAST_MOMENT_SECONDS / 2)
-        # What still holds the process now is stuck; its leases end, and others take over.
-        self._stopped.wait(LAST_MOMENT_SECONDS / 2)
+        self.runs.wait_until_none(deadline - time.monotonic())
+        self._drained.set()
+        # What still holds the process then is stuck; its leases end, and others take over.
+        time.sleep(max(0.0, deadline - time.monotonic()) + LAST_STEPS_SECONDS)
         os._exit(0)
 
     # The threads
@@ -188,7 +208,10 @@ class Runtime:
             threading.Thread(target=self._repeat, args=(work, seconds), name=work.__name__, daemon=True).start()
 
     def stop(self) -> None:
-        """Stop the threads; bounded."""
+        """Stop the threads, once everything is drained; bounded."""
+        self.drain()
+        # Until then replies of the sweep may run, which Celery knows nothing of: they need their heartbeat.
+        self._drained.wait()
         self._stopped.set()
         self._subscriber.stop()
         self._swept.shutdown(wait=False, cancel_futures=True)
@@ -219,27 +242,35 @@ class Runtime:
 
     def _heartbeat(self) -> None:
         # Noted before the question, so that a claim made in between is not taken for a lost one.
-        holding = [run for run in self.runs.all() if run.live is not None]
+        runs = self.runs.all()
+        holding = [run for run in runs if run.live is not None]
+        if not runs:
+            return
         with self.backend.unit_of_work() as uow:
-            held = leases.heartbeat(uow.session, self.id, lease_seconds=self.settings.lease_seconds)
+            ids = [run.job_id for run in runs]
+            held = leases.heartbeat(uow.session, self.id, ids, lease_seconds=self.settings.lease_seconds)
         leased = {lease.job_id: lease for lease in held}
         for run in holding:
-            lease = attempts_held.get(run.job_id)
+            lease = leased.get(run.job_id)
             if lease is not None and lease.cancel_requested:
                 run.request(Stop.CANCELLED)
             elif run.claim is not None and (lease is None or lease.attempt != run.claim.number):
                 run.request(Stop.LOST)
 
     def _checkpoint(self) -> None:
+        lives = [run.live for run in self.runs.all() if run.live is not None and run.live.unsaved]
         progress = []
-        for run in self.runs.all():
-            live = run.live
-            if live is not None and live.unsaved:
-                live.unsaved = False
-                progress.append(leases.Progress(live.message_id, live.attempt, live.text()))
+        for live in lives:
+            live.unsaved = False
+            progress.append(leases.Progress(live.message_id, live.attempt, live.text()))
         if progress:
-            with self.backend.unit_of_work() as uow:
-                leases.checkpoint(uow.session, progress)
+            try:
+                with self.backend.unit_of_work() as uow:
+                    leases.checkpoint(uow.session, progress)
+            except Unavailable:
+                for live in lives:
+                    live.unsaved = True
+                raise
 
     def _sweep(self) -> None:
         room = self.settings.worker_concurrency - len(self.runs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import redis
 import redis.asyncio
 from redis.backoff import NoBackoff
@@ -11,6 +13,9 @@ from chat_backend.config import Settings
 
 COMMAND_SECONDS = 0.5
 POOL_SIZE = 32
+POOL_WAIT_SECONDS = 0.2
+# A listener only reads: without these it would not notice for hours that the other machine is gone.
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 # What other rooms know of the library: a connected client, and what it raises when Redis can't be used.
 RedisClient = redis.Redis
@@ -18,14 +23,14 @@ RedisAway = redis.RedisError
 
 
 def client(settings: Settings, *, seconds: float = COMMAND_SECONDS) -> redis.Redis:
-    """Return a client for commands; raises redis.RedisError within `seconds`.
+    """Return a client for commands; raises redis.RedisError within `seconds` and POOL_WAIT_SECONDS.
 
     A connection that the server closed is replaced once, at once; a silent one is not waited for twice.
     """
     pool = redis.BlockingConnectionPool.from_url(
         settings.live_redis_url,
         max_connections=POOL_SIZE,
-        timeout=seconds,
+        timeout=POOL_WAIT_SECONDS,
         protocol=2,
         socket_timeout=seconds,
         socket_connect_timeout=seconds,
@@ -43,6 +48,7 @@ def listening_client(settings: Settings) -> redis.Redis:
         socket_timeout=None,
         socket_connect_timeout=2,
         socket_keepalive=True,
+        socket_keepalive_options={getattr(socket, name): n for name, n in _KEEPALIVE.items() if hasattr(socket, name)},
         health_check_interval=0,
         retry=Retry(NoBackoff(), 0),
     )

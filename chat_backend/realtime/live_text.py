@@ -11,8 +11,9 @@ from chat_backend.realtime.channels import live_text_key
 
 LIVE_SECONDS = 900
 
-# For each key: append what is new where the string is as long as the writer knows it to be, and publish
-# it in any case. ARGV: seconds to keep, then for each key its length, channel, envelope's head, text. Returns the keys that were of another length: a wiped Redis is noticed at once.
+# For each key: append what is new where the string is as long as the writer knows it to be, and publish it in
+# any case. ARGV: seconds to keep, then for each key its length, channel, envelope's head, text. Returns the keys
+# that were of another length: a wiped Redis is noticed at once.
 APPEND_AND_PUBLISH = """
 local off = {}
 for i, key in ipairs(KEYS) do

@@ -22,7 +22,8 @@ class Publisher:
 
     def __init__(self, settings: Settings, *, connect: Callable[[Settings], redis.Redis] = client) -> None:
         self.redis = connect(settings)
-        self._outage = Outage()
+        # At once: a request that cancels and then tells would otherwise wait twice.
+        self._outage = Outage(failures=1)
 
     def publish(self, envelopes: list[tuple[UUID, Envelope]]) -> bool:
         """Publish to chat sessions, in order; say whether it went out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -23,9 +23,12 @@ class Held:
     cancel_requested: bool
 
 
-def heartbeat(session: Session, worker: str, *, lease_seconds: float) -> list[Held]:
-    """Renew all leases of a worker, and return what it holds."""
-    mine = (LlmJob.lease_owner == worker, LlmJob.status == JobStatus.RUNNING)
+def heartbeat(session: Session, worker: str, job_ids: Collection[UUID], *, lease_seconds: float) -> list[Held]:
+    """Renew a worker's leases on the jobs it has in hand, and return those it holds.
+
+    A job that it holds and has lost from its hands (a commit that nobody heard of) is left to run out.
+    """
+    mine = (LlmJob.id.in_(job_ids), LlmJob.lease_owner == worker, LlmJob.status == JobStatus.RUNNING)
     # A row that is locked is being written by its own end: it is skipped rather than waited for.
     unlocked = select(LlmJob.id).where(*mine).with_for_update(skip_locked=True)
     until = database_clock() + lease_seconds

@@ -1,0 +1,165 @@
+"""What must hold over the whole database, whatever died in between; for operators, and after every test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from chat_backend.domain.enums import UNFINISHED_JOB, JobStatus, MessageStatus
+from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message, SessionEvent
+from chat_backend.models.base import database_clock
+
+EXAMPLES = 5
+_UNFINISHED_REPLY = (MessageStatus.PENDING, MessageStatus.STREAMING)
+_END_OF = {
+    JobStatus.SUCCEEDED: MessageStatus.COMPLETE,
+    JobStatus.FAILED: MessageStatus.FAILED,
+    JobStatus.CANCELLED: MessageStatus.CANCELLED,
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How often something was found, and the first few: ids of jobs, messages or chat sessions."""
+
+    name: str
+    meaning: str
+    count: int
+    examples: tuple[UUID, ...] = ()
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found: violations, which must be none, and the state of the queue."""
+
+    violations: list[Finding]
+    load: dict[str, int]
+
+    @property
+    def healthy(self) -> bool:
+        return not any(finding.count for finding in self.violations)
+
+
+def examine(session: Session, *, patience_seconds: float) -> Diagnosis:
+    """Count what must not be. `patience_seconds`: how long workers may take to find what was forgotten."""
+    violations = [
+        _finding(session, name, meaning, query(patience_seconds)) for name, (meaning, query) in _RULES.items()
+    ]
+    return Diagnosis(violations, load(session))
+
+
+def load(session: Session) -> dict[str, int]:
+    """Count the jobs that wait, that run, and that back off before a retry."""
+    later = and_(LlmJob.status == JobStatus.QUEUED, LlmJob.not_before > database_clock())
+    columns = (_number(LlmJob.status == JobStatus.QUEUED), _number(LlmJob.status == JobStatus.RUNNING), _number(later))
+    row = session.execute(select(*columns).where(LlmJob.status.in_(UNFINISHED_JOB))).one()
+    return dict(zip(("queued", "running", "backing_off"), (int(n or 0) for n in row), strict=True))
+
+
+def _number(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    return func.sum(case((condition, 1), else_=0))
+
+
+def _finding(session: Session, name: str, meaning: str, query: Select[UUID]) -> Finding:
+    count = session.scalar(select(func.count()).select_from(query.subquery())) or 0
+    examples = tuple(session.scalars(query.limit(EXAMPLES))) if count else ()
+    return Finding(name, meaning, count, examples)
+
+
+def _orphans(patience_seconds: float) -> Select[UUID]:
+    earlier = aliased(LlmJob)
+    waits = exists().where(
+        earlier.session_id == LlmJob.session_id,
+        earlier.position < LlmJob.position,
+        earlier.status.in_(UNFINISHED_JOB),
+    )
+    due = LlmJob.not_before < database_clock() - patience_seconds
+    return select(LlmJob.id).where(LlmJob.status == JobStatus.QUEUED, due, ~waits)
+
+
+def _overdue_leases(patience_seconds: float) -> Select[UUID]:
+    overdue = LlmJob.lease_until < database_clock() - patience_seconds
+    return select(LlmJob.id).where(LlmJob.status == JobStatus.RUNNING, overdue)
+
+
+def _offset_gaps(patience_seconds: float) -> Select[UUID]:
+    oldest, newest = func.min(SessionEvent.offset), func.max(SessionEvent.offset)
+    kept = (
+        select(SessionEvent.session_id, oldest.label("oldest"), newest.label("newest"), func.count().label("count"))
+        .group_by(SessionEvent.session_id)
+        .subquery()
+    )
+    whole = and_(kept.c.newest == ChatSession.last_offset, kept.c.count == kept.c.newest - kept.c.oldest + 1)
+    return (
+        select(ChatSession.id)
+        .outerjoin(kept, kept.c.session_id == ChatSession.id)
+        .where(ChatSession.last_offset > 0, or_(kept.c.count.is_(None), ~whole))
+    )
+
+
+def _seq_holes(patience_seconds: float) -> Select[UUID]:
+    return _counted_messages(lambda count, newest: or_(newest != ChatSession.last_seq, count != ChatSession.last_seq))
+
+
+def _miscounts(patience_seconds: float) -> Select[UUID]:
+    return _counted_messages(lambda count, newest: count != ChatSession.message_count)
+
+
+Condition = Callable[[ColumnElement[int], ColumnElement[int]], ColumnElement[bool]]
+
+
+def _counted_messages(wrong: Condition) -> Select[UUID]:
+    stored = (
+        select(Message.session_id, func.count().label("count"), func.max(Message.seq).label("newest"))
+        .group_by(Message.session_id)
+        .subquery()
+    )
+    count, newest = func.coalesce(stored.c.count, 0), func.coalesce(stored.c.newest, 0)
+    joined = select(ChatSession.id).outerjoin(stored, stored.c.session_id == ChatSession.id)
+    return joined.where(wrong(count, newest))
+
+
+def _replies_without_job(patience_seconds: float) -> Select[UUID]:
+    job = exists().where(LlmJob.assistant_message_id == Message.id, LlmJob.status.in_(UNFINISHED_JOB))
+    return select(Message.id).where(Message.status.in_(_UNFINISHED_REPLY), ~job)
+
+
+def _mismatched_ends(patience_seconds: float) -> Select[UUID]:
+    agrees = or_(
+        and_(LlmJob.status.in_(UNFINISHED_JOB), Message.status.in_(_UNFINISHED_REPLY)),
+        *(and_(LlmJob.status == job, Message.status == message) for job, message in _END_OF.items()),
+    )
+    return select(LlmJob.id).join(Message, Message.id == LlmJob.assistant_message_id).where(~agrees)
+
+
+def _doubled_replies(patience_seconds: float) -> Select[UUID]:
+    other = exists().where(Message.job_id == LlmJob.id, Message.id != LlmJob.assistant_message_id)
+    return select(LlmJob.id).where(other)
+
+
+def _open_attempts(patience_seconds: float) -> Select[UUID]:
+    current = and_(LlmJob.status == JobStatus.RUNNING, LlmAttempt.number == LlmJob.attempt)
+    return select(LlmJob.id).join(LlmAttempt).where(LlmAttempt.outcome.is_(None), ~current)
+
+
+def _miscounted_attempts(patience_seconds: float) -> Select[UUID]:
+    number = select(func.count()).where(LlmAttempt.job_id == LlmJob.id).scalar_subquery()
+    return select(LlmJob.id).where(number != LlmJob.attempt)
+
+
+_RULES: dict[str, tuple[str, Callable[[float], Select[UUID]]]] = {
+    "orphans": ("jobs that are due and that no worker has claimed", _orphans),
+    "overdue_leases": ("running jobs whose worker is gone and that no other has taken over", _overdue_leases),
+    "replies_without_job": ("unfinished replies that no unfinished job writes", _replies_without_job),
+    "mismatched_ends": ("jobs whose state and whose reply's state differ", _mismatched_ends),
+    "doubled_replies": ("jobs with more than their one reply", _doubled_replies),
+    "open_attempts": ("attempts without an outcome that nobody works at", _open_attempts),
+    "miscounted_attempts": ("jobs whose attempts are not numbered 1, 2, 3 ...", _miscounted_attempts),
+    "offset_gaps": ("chat sessions whose log has a hole", _offset_gaps),
+    "seq_holes": ("chat sessions whose messages are not numbered 1, 2, 3 ...", _seq_holes),
+    "miscounts": ("chat sessions whose message_count is wrong", _miscounts),
+}
