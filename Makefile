@@ -22,7 +22,7 @@ run: install ## everything on this machine, at http://127.0.0.1:8000 (PORT)
 # The closing line of pytest is repeated at the end, after the coverage.
 test: install-test ## every test, then the line coverage
 	@rm -f .coverage .coverage.* && mkdir -p var
-	@{ $(BIN)/python -m coverage run -m pytest -n $(PYTEST_PROCESSES) $(PYTEST_ARGS) 2>&1; echo $$? > var/test.status; } | tee var/test.log
+	@{ $(BIN)/python -m coverage run -m pytest -n $(PYTEST_PROCESSES) --dist worksteal $(PYTEST_ARGS) 2>&1; echo $$? > var/test.status; } | tee var/test.log
 	@status=$$(cat var/test.status); \
 	$(BIN)/python -m coverage combine --quiet && \
 	$(BIN)/python -m coverage report --fail-under=$(COVERAGE_FLOOR) || status=1; \
