@@ -110,9 +110,11 @@ class QueryFlag(fields.Boolean):
 
 
 class Count(fields.Integer):
-    """A JSON integer: no text, no fraction, no boolean."""
+    """A JSON integer, which may be written 5.0 (Dart does): no text, no fraction, no boolean."""
 
     def _validated(self, value: Any) -> int:
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.make_error("invalid", input=value)
         return value

@@ -14,6 +14,10 @@ from tests.support.pretend_worker import PretendWorker
 from tests.support.rest import Rest
 from tests.support.valkey import Valkey
 
+JWT_SECRET = "a secret of more than thirty-two bytes"
+JWT_ISSUER = "https://issuer.example"
+JWT_AUDIENCE = "chat"
+
 
 @pytest.fixture
 def web_app(settings: Settings) -> Iterator[Flask]:
@@ -42,6 +46,20 @@ def sqlite_app(sqlite_url: str, valkey: Valkey) -> Iterator[Flask]:
 @pytest.fixture
 def sqlite_rest(sqlite_app: Flask) -> Rest:
     return Rest(sqlite_app)
+
+
+@pytest.fixture
+def jwt_app(sqlite_url: str, valkey: Valkey) -> Iterator[Flask]:
+    """The web app as it is in production: who asks brings a token."""
+    environ = {
+        "JWT_SECRET": JWT_SECRET,
+        "JWT_ISSUER": JWT_ISSUER,
+        "JWT_AUDIENCE": JWT_AUDIENCE,
+        "DATABASE_URL": sqlite_url,
+        "REDIS_URL": valkey.url,
+        **TIMINGS,
+    }
+    yield from _running(Settings.from_environment(environ))
 
 
 def _running(settings: Settings) -> Iterator[Flask]:

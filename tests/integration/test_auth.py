@@ -1,0 +1,373 @@
+"""Who is asking: tokens that are good, and every way in which they are not."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+from uuid import UUID
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from flask import Flask, request
+
+from chat_backend.config import Settings
+from chat_backend.domain.errors import Unauthenticated
+from chat_backend.web.auth import identify_stream
+from chat_backend.web.tokens import Tokens
+from tests.integration.conftest import JWT_AUDIENCE, JWT_ISSUER, JWT_SECRET
+from tests.support.rest import Rest
+
+RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+FOREIGN_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    """Return good claims, changed; None takes one out."""
+    good = {"sub": "ann", "exp": in_seconds(600), "iss": JWT_ISSUER, "aud": JWT_AUDIENCE}
+    return {name: value for name, value in (good | changes).items() if value is not None}
+
+
+def in_seconds(seconds: int) -> int:
+    return int(time.time()) + seconds
+
+
+def token(
+    key: Any = JWT_SECRET, algorithm: str = "HS256", headers: dict[str, Any] | None = None, **changes: Any
+) -> str:
+    return jwt.encode(claims(**changes), key, algorithm=algorithm, headers=headers)
+
+
+def forged(header: dict[str, Any], payload: Any, signature: str = "") -> str:
+    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in (header, payload)]
+    return ".".join([*parts, signature])
+
+
+def public_pem(key: rsa.RSAPrivateKey) -> bytes:
+    return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def ask(app: Flask, authorization: str | None, path: str = "/stats") -> Any:
+    return Rest(app, None).get(path, headers={"Authorization": authorization})
+
+
+HEADER = {"alg": "HS256", "typ": "JWT"}
+# Made when they are used: times pass.
+ATTACKS: dict[str, Callable[[], str | None]] = {
+    "nothing": lambda: None,
+    "empty": lambda: "Bearer ",
+    "another scheme": lambda: f"Basic {token()}",
+    "no scheme": lambda: token(),
+    "garbage": lambda: "Bearer x.y.z",
+    "not three parts": lambda: "Bearer abc",
+    "no algorithm": lambda: f"Bearer {forged({'alg': 'none'}, claims())}",
+    "no algorithm, other case": lambda: f"Bearer {forged({'alg': 'nOnE'}, claims())}",
+    "another HMAC": lambda: f"Bearer {token('x' * 64, 'HS512')}",
+    "HS512 by the right secret": lambda: f"Bearer {token(JWT_SECRET + 'x' * 64, 'HS512')}",
+    "a wrong key": lambda: f"Bearer {token('another secret of more than 32 bytes')}",
+    "RS256 where no keys are published": lambda: f"Bearer {token(RSA_KEY, 'RS256', {'kid': 'rsa'})}",
+    "expired": lambda: f"Bearer {token(exp=in_seconds(-31))}",
+    "not yet": lambda: f"Bearer {token(nbf=in_seconds(90))}",
+    "issued in the future": lambda: f"Bearer {token(iat=in_seconds(90))}",
+    "no exp": lambda: f"Bearer {token(exp=None)}",
+    "no sub": lambda: f"Bearer {token(sub=None)}",
+    "an empty sub": lambda: f"Bearer {token(sub='')}",
+    "a number as sub": lambda: f"Bearer {forged({'alg': 'HS256'}, claims(sub=5))}",
+    "a sub too long": lambda: f"Bearer {token(sub='x' * 256)}",
+    "a sub with a line break": lambda: f"Bearer {token(sub='a' + chr(10))}",
+    "a sub with NUL": lambda: f"Bearer {token(sub='a' + chr(0))}",
+    "a lone surrogate as sub": lambda: f"Bearer {token(sub=chr(0xD800))}",
+    "a wrong issuer": lambda: f"Bearer {token(iss='https://evil.example')}",
+    "no issuer": lambda: f"Bearer {token(iss=None)}",
+    "a wrong audience": lambda: f"Bearer {token(aud='other')}",
+    "no audience": lambda: f"Bearer {token(aud=None)}",
+    "truncated": lambda: f"Bearer {token()[:-3]}",
+    "a changed payload": lambda: f"Bearer {forged(HEADER, claims(sub='eve'), token().rpartition('.')[2])}",
+    "over 8 KB": lambda: f"Bearer {token(pad='x' * 8192)}",
+    "a list as payload": lambda: f"Bearer {forged({'alg': 'HS256'}, [1])}",
+    "a text as exp": lambda: f"Bearer {token(exp='soon')}",
+    "a header that is a list": lambda: "Bearer W10.e30.",
+    "deeply nested": lambda: f"Bearer {base64.urlsafe_b64encode(b'[' * 5000).decode()}.e30.",
+    "a user id": lambda: "Bearer ann",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_token_that_is_not_good_is_refused_without_a_reason(jwt_app: Flask, attack: str) -> None:
+    response = ask(jwt_app, ATTACKS[attack]())
+
+    said = response.get_json()
+    assert (response.status_code, said["error_code"]) == (401, "UNAUTHENTICATED")
+    assert said["details"]["message"] in ("The token is not valid.", "A bearer token is needed.")
+    assert response.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+GOOD: dict[str, Callable[[], dict[str, Any]]] = {
+    "plain": dict,
+    "expired just now": lambda: {"exp": in_seconds(-20)},
+    "good in a moment": lambda: {"nbf": in_seconds(20)},
+    "good for ever": lambda: {"exp": 10**15},
+    "for several": lambda: {"aud": [JWT_AUDIENCE, "other"]},
+    "roles as text": lambda: {"roles": "admin"},
+    "roles as an object": lambda: {"roles": {"admin": True}},
+    "a long name": lambda: {"sub": "боб " * 60},
+}
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_a_good_token_is_taken_with_half_a_minute_of_leeway(jwt_app: Flask, kind: str) -> None:
+    response = ask(jwt_app, f"bearer {token(**GOOD[kind]())}")
+
+    assert response.status_code == 200
+
+
+def test_the_sub_is_the_user_and_a_header_is_not(jwt_app: Flask) -> None:
+    headers = {"Authorization": f"Bearer {token(sub='bob')}"}
+    made = Rest(jwt_app, "eve").post("/sessions", {"llm_provider": "LOCAL", "llm_model": "m"}, headers=headers)
+
+    assert made.get_json()["user_id"] == "bob"
+
+
+@pytest.mark.parametrize(("roles", "is_admin"), [(["admin"], True), (["x"], False), ("admin", False), (None, False)])
+def test_the_role_admin_is_one_of_a_list(roles: Any, is_admin: bool) -> None:
+    settings = Settings(jwt_secret=JWT_SECRET)
+
+    user = Tokens(settings).read(token(roles=roles))
+
+    assert (user.id, user.is_admin) == ("ann", is_admin)
+
+
+def test_a_user_ends_with_their_token() -> None:
+    exp = in_seconds(60)
+
+    user = Tokens(Settings(jwt_secret=JWT_SECRET)).read(token(exp=exp))
+
+    assert user.expires_at == datetime.fromtimestamp(exp, UTC)
+
+
+def test_an_admin_sees_stats_over_everyone(jwt_app: Flask) -> None:
+    headers = {"Authorization": f"Bearer {token(sub='bob')}"}
+    Rest(jwt_app, None).post("/sessions", {"llm_provider": "LOCAL", "llm_model": "m"}, headers=headers)
+
+    counts = [
+        ask(jwt_app, f"Bearer {token(sub='ann', roles=roles)}").get_json()["total_sessions"]
+        for roles in (["admin"], None)
+    ]
+
+    assert counts == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"), [(None, "anonymous"), ("ann", "ann"), ("боб", "боб"), ("a b", "a b"), ("x" * 255, "x" * 255)]
+)
+def test_in_dev_mode_a_header_is_believed(sqlite_rest: Rest, given: str | None, seen: str) -> None:
+    user = None if given is None else given.encode().decode("latin-1")
+
+    made = sqlite_rest.of(user).made("/sessions", {"llm_provider": "LOCAL", "llm_model": "m"})
+
+    assert made["user_id"] == seen
+
+
+@pytest.mark.parametrize("user", ["", "x" * 256, "a\x1fb", "\x7f", "\xff\xfe"])
+def test_in_dev_mode_a_user_id_that_is_none_is_refused(sqlite_rest: Rest, user: str) -> None:
+    response = sqlite_rest.of(user).get("/sessions")
+
+    assert (response.status_code, response.get_json()["error_code"]) == (401, "UNAUTHENTICATED")
+
+
+@pytest.mark.parametrize("path", ["/health", "/openapi.json", "/asyncapi.json"])
+def test_some_may_be_asked_by_anyone(jwt_app: Flask, path: str) -> None:
+    assert ask(jwt_app, None, path).status_code == 200
+
+
+def identified(app: Flask, session_id: str, **args: str) -> str:
+    with app.test_request_context(query_string=args):
+        return identify_stream(request, UUID(session_id), app.extensions["backend"]).id
+
+
+def test_a_stream_in_dev_mode_is_opened_by_user_id(sqlite_rest: Rest) -> None:
+    session_id = sqlite_rest.new_session()
+
+    users = [identified(sqlite_rest.app, session_id, **args) for args in ({"user_id": "боб"}, {})]
+
+    assert users == ["боб", "anonymous"]
+
+
+def test_a_ticket_opens_one_stream_to_one_session(jwt_app: Flask) -> None:
+    ann = Rest(jwt_app, None)
+    headers = {"Authorization": f"Bearer {token()}"}
+    body = {"llm_provider": "LOCAL", "llm_model": "m"}
+    session_id, other_id = (ann.post("/sessions", body, headers=headers).get_json()["id"] for _ in range(2))
+    ticket = ann.post(f"/sessions/{session_id}/ws-ticket", headers=headers).get_json()["ticket"]
+
+    with pytest.raises(Unauthenticated):
+        identified(jwt_app, other_id, ticket=ticket)
+    first = identified(jwt_app, session_id, ticket=ticket)
+
+    assert first == "ann"
+    with pytest.raises(Unauthenticated):
+        identified(jwt_app, session_id, ticket=ticket)
+
+
+@pytest.mark.parametrize("args", [{}, {"user_id": "ann"}, {"ticket": ""}, {"ticket": "x"}])
+def test_a_stream_in_jwt_mode_is_not_opened_by_mere_words(jwt_app: Flask, args: dict[str, str]) -> None:
+    session_id = "01890a5d-ac96-774b-bcce-b302099a8057"
+
+    with pytest.raises(Unauthenticated):
+        identified(jwt_app, session_id, **args)
+
+
+class IdentityProvider:
+    """A server that publishes keys and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, Any] = {"rsa": RSA_KEY, "ec": EC_KEY}
+        self.asked = 0
+        self.away = False
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/keys"
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        provider = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                provider.asked += 1
+                self.send_response(503 if provider.away else 200)
+                self.end_headers()
+                self.wfile.write(json.dumps(provider.document()).encode())
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        return Handler
+
+    def document(self) -> dict[str, Any]:
+        kinds = {rsa.RSAPrivateKey: jwt.algorithms.RSAAlgorithm, ec.EllipticCurvePrivateKey: jwt.algorithms.ECAlgorithm}
+        keys = []
+        for kid, key in self.keys.items():
+            kind = next(kinds[base] for base in kinds if isinstance(key, base))
+            keys.append({**kind.to_jwk(key.public_key(), as_dict=True), "kid": kid, "use": "sig"})
+        return {"keys": keys}
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def provider() -> Iterator[IdentityProvider]:
+    provider = IdentityProvider()
+    yield provider
+    provider.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def tokens(provider: IdentityProvider, clock: Clock) -> Tokens:
+    return Tokens(Settings(jwt_secret=JWT_SECRET, jwt_jwks_url=provider.url, jwt_audience=JWT_AUDIENCE), clock=clock)
+
+
+@pytest.mark.parametrize(("key", "algorithm", "kid"), [(RSA_KEY, "RS256", "rsa"), (EC_KEY, "ES256", "ec")])
+def test_a_token_by_a_published_key_is_taken(tokens: Tokens, key: Any, algorithm: str, kid: str) -> None:
+    user = tokens.read(token(key, algorithm, {"kid": kid}))
+
+    assert user.id == "ann"
+
+
+UNTRUSTED: list[Callable[[], str]] = [
+    lambda: token(FOREIGN_KEY, "RS256", {"kid": "rsa"}),
+    lambda: token(RSA_KEY, "RS512", {"kid": "rsa"}),
+    lambda: token(RSA_KEY, "PS256", {"kid": "rsa"}),
+    lambda: token(EC_KEY, "ES256", {"kid": "rsa"}),
+    lambda: token(RSA_KEY, "RS256"),
+    lambda: token(RSA_KEY, "RS256", {"kid": "unknown"}),
+    lambda: token(FOREIGN_KEY, "RS256", {"kid": "evil", "jku": "http://127.0.0.1:1/keys"}),
+    lambda: forged({"alg": "HS256", "kid": "rsa"}, claims(), "AAAA"),
+    lambda: forged({"alg": "none", "kid": "rsa"}, claims()),
+]
+
+
+@pytest.mark.parametrize("number", range(len(UNTRUSTED)))
+def test_a_key_decides_its_algorithm_and_nothing_in_the_token_does(tokens: Tokens, number: int) -> None:
+    bad = UNTRUSTED[number]()
+
+    with pytest.raises(Unauthenticated):
+        tokens.read(bad)
+
+
+def test_a_public_key_is_no_secret(provider: IdentityProvider) -> None:
+    tokens = Tokens(Settings(jwt_jwks_url=provider.url))
+    header = base64.urlsafe_b64encode(b'{"alg":"HS256","kid":"rsa"}').rstrip(b"=").decode()
+    payload = base64.urlsafe_b64encode(json.dumps(claims()).encode()).rstrip(b"=").decode()
+    signature = hmac.digest(public_pem(RSA_KEY), f"{header}.{payload}".encode(), hashlib.sha256)
+    swapped = f"{header}.{payload}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+
+    with pytest.raises(Unauthenticated):
+        tokens.read(swapped)
+
+
+def test_keys_are_fetched_once_and_again_when_they_are_old(
+    tokens: Tokens, provider: IdentityProvider, clock: Clock
+) -> None:
+    good = token(RSA_KEY, "RS256", {"kid": "rsa"})
+    counts = []
+
+    for passed in (0, 100, 199, 1):
+        clock.now += passed
+        tokens.read(good)
+        counts.append(provider.asked)
+
+    assert counts == [1, 1, 1, 2]
+
+
+def test_unknown_keys_make_us_ask_once_a_minute_at_most(
+    tokens: Tokens, provider: IdentityProvider, clock: Clock
+) -> None:
+    for number in range(20):
+        with pytest.raises(Unauthenticated):
+            tokens.read(token(FOREIGN_KEY, "RS256", {"kid": f"made-up-{number}"}))
+    provider.keys["new"] = FOREIGN_KEY
+    clock.now += 61
+
+    user = tokens.read(token(FOREIGN_KEY, "RS256", {"kid": "new"}))
+
+    assert (user.id, provider.asked) == ("ann", 2)
+
+
+def test_while_the_provider_is_away_the_keys_known_last_are_good(
+    tokens: Tokens, provider: IdentityProvider, clock: Clock
+) -> None:
+    good = token(RSA_KEY, "RS256", {"kid": "rsa"})
+    tokens.read(good)
+    provider.away = True
+    clock.now += 400
+
+    users = [tokens.read(good).id for _ in range(5)]
+
+    assert (users, provider.asked) == (["ann"] * 5, 2)

@@ -1,0 +1,146 @@
+"""The service itself: health that always answers, and stats."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from chat_backend.config import Settings
+from chat_backend.realtime.breaker_state import SharedCircuits, circuit_of
+from chat_backend.realtime.presence import ProcessCensus
+from chat_backend.web.app import create_app
+from tests.support.pretend_worker import PretendWorker
+from tests.support.rest import Rest
+from tests.support.valkey import Valkey
+
+SLOWEST_SECONDS = 4.0
+
+
+def health(rest: Rest, user: str | None = None) -> tuple[int, dict[str, Any]]:
+    begun = time.monotonic()
+    response = rest.of(user).get("/health")
+    assert time.monotonic() - begun < SLOWEST_SECONDS
+    return response.status_code, response.get_json()
+
+
+def statuses(report: dict[str, Any]) -> dict[str, str]:
+    checks = report["checks"]
+    flat = {name: checks[name]["status"] for name in ("database", "redis", "workers")}
+    return flat | {name: check["status"] for name, check in checks["providers"].items()}
+
+
+def test_with_all_its_parts_the_service_is_healthy(rest: Rest, valkey: Valkey) -> None:
+    with valkey.client() as client:
+        ProcessCensus(client).report_worker("w1", 2)
+
+    status, report = health(rest)
+
+    assert status == 200
+    assert set(report) == {"service", "status", "timestamp", "active_connections", "checks"}
+    assert (report["service"], report["status"], report["active_connections"]) == ("chat", "healthy", 0)
+    assert statuses(report) == {
+        "database": "healthy",
+        "redis": "healthy",
+        "workers": "healthy",
+        "LOCAL": "healthy",
+        "OPENROUTER": "not_configured",
+    }
+    assert report["checks"]["workers"] == {"status": "healthy", "count": 1, "running": 2}
+
+
+def test_connections_are_those_of_the_whole_deployment(sqlite_rest: Rest, valkey: Valkey) -> None:
+    with valkey.client() as client:
+        ProcessCensus(client).report_web("web-1", 3)
+        ProcessCensus(client).report_web("web-2", 4)
+
+    report = health(sqlite_rest)[1]
+
+    assert report["active_connections"] == 7
+
+
+def test_without_a_worker_the_service_is_degraded(sqlite_rest: Rest) -> None:
+    status, report = health(sqlite_rest)
+
+    assert (status, report["status"], statuses(report)["workers"]) == (200, "degraded", "unhealthy")
+
+
+def test_an_open_breaker_degrades(sqlite_rest: Rest, valkey: Valkey) -> None:
+    with valkey.client() as client:
+        ProcessCensus(client).report_worker("w1", 0)
+        SharedCircuits(client, failures=1, open_seconds=60).failed(circuit_of("LOCAL", "tiny"))
+
+    status, report = health(sqlite_rest)
+
+    assert (status, report["status"]) == (200, "degraded")
+    assert report["checks"]["providers"]["LOCAL"] == {"status": "degraded", "breaker": "open"}
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+def test_without_redis_the_service_is_degraded_and_answers(sqlite_rest: Rest, valkey: Valkey, how: str) -> None:
+    getattr(valkey, how)()
+
+    status, report = health(sqlite_rest)
+
+    assert (status, report["status"], report["active_connections"]) == (200, "degraded", 0)
+    assert statuses(report) | {"OPENROUTER": ""} == {
+        "database": "healthy",
+        "redis": "unhealthy",
+        "workers": "unknown",
+        "LOCAL": "unknown",
+        "OPENROUTER": "",
+    }
+
+
+def test_without_its_database_the_service_is_unhealthy(postgresql_url: str, valkey: Valkey) -> None:
+    gone = postgresql_url.replace("/test_", "/gone_")
+    app = create_app(Settings.from_environment({"AUTH_MODE": "dev", "DATABASE_URL": gone, "REDIS_URL": valkey.url}))
+
+    status, report = health(Rest(app))
+
+    assert (status, report["status"], statuses(report)["database"]) == (503, "unhealthy", "unhealthy")
+
+
+def test_without_anything_the_stats_have_nothing_to_average(rest: Rest) -> None:
+    response = rest.get("/stats")
+
+    assert response.status_code == 200
+    assert response.get_json() == {
+        "total_sessions": 0,
+        "total_messages": 0,
+        "active_sessions": 0,
+        "messages_today": 0,
+        "average_response_time_ms": None,
+        "most_used_provider": None,
+        "most_used_model": None,
+    }
+
+
+def test_stats_count_my_sessions_and_what_providers_were_asked(rest: Rest, worker: PretendWorker) -> None:
+    session_id, off = rest.new_session(), rest.new_session(llm_model="big")
+    rest.put(f"/sessions/{off}", {"is_active": False})
+    for chat in (session_id, session_id, off):
+        worker.answer(rest.say(chat, process=True)["job"]["id"])
+    rest.of("bob").say(rest.of("bob").new_session())
+
+    stats = rest.get("/stats").get_json()
+
+    assert stats == {
+        "total_sessions": 2,
+        "total_messages": 6,
+        "active_sessions": 1,
+        "messages_today": 6,
+        "average_response_time_ms": 1500.0,
+        "most_used_provider": "LOCAL",
+        "most_used_model": "tiny",
+    }
+
+
+def test_health_tells_the_time(sqlite_app: Flask) -> None:
+    report = health(Rest(sqlite_app))[1]
+
+    told = datetime.fromisoformat(report["timestamp"])
+    assert abs((datetime.now(UTC) - told).total_seconds()) < 60
