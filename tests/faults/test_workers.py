@@ -1,0 +1,247 @@
+"""Workers that die, stop, hang and race: a reply is finished by someone, once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from sqlalchemy import text
+
+from chat_backend.domain.enums import JobStatus, Outcome
+from chat_backend.queue.enqueue import Doorbell
+from tests.support.deployment import Deployment
+from tests.support.provider_stub import expected_text
+from tests.support.waiting import wait_until
+
+
+def outcomes(running: Deployment, job_id: str) -> list[Outcome | None]:
+    return [attempt.outcome for attempt in running.job(job_id).attempts]
+
+
+def test_a_reply_whose_worker_is_killed_in_mid_stream_is_finished_by_another(running: Deployment) -> None:
+    running.ensure(workers=2)
+    chat = running.chat()
+    session = chat.new_session("stub:tokens=60,delay=0.03,tag=kill")
+    plain, deltas = running.follow(chat, session["id"]), running.follow(chat, session["id"], deltas=1)
+    job = chat.ask(session["id"], "Go on.")
+    deltas.until_text(20)
+
+    kill_who_works_at(running, job["job_id"])
+
+    restarted = deltas.until_action("restarted")
+    final = plain.until_action("completed")["message"]
+    deltas.until_job("succeeded")
+    assert (restarted["message"]["content"], restarted["message"]["attempt"]) == ("", 2)
+    assert (final["id"], final["content"]) == (job["assistant_message_id"], expected_text("kill", 60))
+    assert outcomes(running, job["job_id"]) == [Outcome.ABANDONED, Outcome.SUCCEEDED]
+
+
+def kill_who_works_at(running: Deployment, job_id: str) -> None:
+    """Kill the worker that holds the job's lease, as a power cut would."""
+    holder = int((running.job(job_id).lease_owner or "").split(":")[1])
+    worker = next(worker for worker in running.workers if holder in worker.family)
+    worker.kill()
+
+
+def test_a_terminated_worker_finishes_what_has_a_short_rest(running: Deployment) -> None:
+    running.ensure(workers=1)
+    chat = running.chat()
+    session = chat.new_session("stub:tokens=20,delay=0.03,tag=short")
+    job = chat.ask(session["id"], "Go on.")
+    running.until_called("short")
+
+    status = running.worker.stop()
+
+    assert status == 0
+    assert running.job(job["job_id"]).status == JobStatus.SUCCEEDED
+    assert outcomes(running, job["job_id"]) == [Outcome.SUCCEEDED]
+
+
+def test_a_terminated_worker_hands_over_what_has_a_long_rest_and_another_goes_on_at_once(running: Deployment) -> None:
+    running.ensure(workers=1)
+    chat = running.chat()
+    session = chat.new_session("stub:tokens=120,delay=0.03,tag=long")
+    viewer = running.follow(chat, session["id"], deltas=1)
+    job = chat.ask(session["id"], "Go on.")
+    viewer.until_text(20)
+    running.start("worker")
+    terminated = running.workers[0]
+
+    terminated.send(signal.SIGTERM)
+    began = time.monotonic()
+    running.until_called("long", times=2)
+    handed_over_after = time.monotonic() - began
+    status = terminated.wait()
+
+    assert status == 0
+    assert time.monotonic() - began < 10
+    assert handed_over_after < float(running.environment["DRAIN_SECONDS"]) + 2
+    viewer.until_job("succeeded")
+    assert outcomes(running, job["job_id"]) == [Outcome.HANDED_OVER, Outcome.SUCCEEDED]
+
+
+def test_three_sigterms_are_as_good_as_one(running: Deployment) -> None:
+    chat = running.chat()
+    session = chat.new_session("stub:tokens=120,delay=0.03,tag=thrice")
+    job = chat.ask(session["id"], "Go on.")
+    running.until_called("thrice")
+
+    for _ in range(3):
+        running.worker.send(signal.SIGTERM)
+        wait_until(lambda: "draining" in running.worker.log or "Warm shutdown" in running.worker.log)
+    status = running.worker.wait()
+
+    assert status == 0
+    assert outcomes(running, job["job_id"]) == [Outcome.HANDED_OVER]
+    assert running.job(job["job_id"]).status == JobStatus.QUEUED
+
+
+def test_a_worker_killed_while_it_drains_is_taken_over_from(running: Deployment) -> None:
+    running.ensure(workers=2)
+    chat = running.chat()
+    session = chat.new_session("stub:tokens=60,delay=0.03,tag=both")
+    job = chat.ask(session["id"], "Go on.")
+    running.until_called("both")
+    holder = int((running.job(job["job_id"]).lease_owner or "").split(":")[1])
+    worker = next(worker for worker in running.workers if holder in worker.family)
+
+    worker.send(signal.SIGTERM)
+    wait_until(lambda: "Warm shutdown" in worker.log, why="it drains")
+    worker.kill()
+
+    running.until_job(job["job_id"], JobStatus.SUCCEEDED)
+    assert outcomes(running, job["job_id"]) == [Outcome.ABANDONED, Outcome.SUCCEEDED]
+
+
+def test_work_waits_for_workers_that_are_all_gone(running: Deployment) -> None:
+    running.worker.kill()
+    chat = running.chat()
+    sessions = [chat.new_session("stub:tokens=5,tag=alone") for _ in range(5)]
+    jobs = [chat.ask(session["id"], "Go on.") for session in sessions]
+    running.valkey.flush()
+
+    running.ensure(workers=1)
+
+    for job in jobs:
+        running.until_job(job["job_id"], JobStatus.SUCCEEDED, seconds=10)
+
+
+def test_a_job_that_kills_its_workers_fails_at_the_third(running: Deployment) -> None:
+    chat = running.chat()
+    session = chat.new_session("stub:tokens=3000,delay=0.03,tag=poison")
+    viewer = running.follow(chat, session["id"])
+    job = chat.ask(session["id"], "Go on.")
+
+    for number in (1, 2, 3):
+        running.ensure(workers=1)
+        running.until_called("poison", times=number)
+        running.worker.kill()
+    running.ensure(workers=1)
+
+    ended = running.until_job(job["job_id"], JobStatus.FAILED)
+    viewer.until_job("failed")
+    assert ended.error_code == "WORKER_LOST"
+    assert outcomes(running, job["job_id"]) == [Outcome.ABANDONED] * 3
+    assert len(running.calls("poison")) == 3
+
+
+def test_a_worker_that_slept_past_its_lease_writes_nothing_more(running: Deployment) -> None:
+    running.ensure(workers=2)
+    chat = running.chat()
+    session = chat.new_session("stub:tokens=40,delay=0.03,tag=sleep")
+    viewer = running.follow(chat, session["id"], deltas=1)
+    job = chat.ask(session["id"], "Go on.")
+    viewer.until_text(20)
+    sleeper = int((running.job(job["job_id"]).lease_owner or "").split(":")[1])
+
+    os.kill(sleeper, signal.SIGSTOP)
+    running.until_job(job["job_id"], JobStatus.SUCCEEDED)
+    os.kill(sleeper, signal.SIGCONT)
+
+    viewer.until_job("succeeded")
+    worker = next(worker for worker in running.workers if sleeper in worker.family)
+    wait_until(lambda: "came too late" in worker.log, why="the sleeper's result is refused")
+    assert outcomes(running, job["job_id"]) == [Outcome.ABANDONED, Outcome.SUCCEEDED]
+
+
+def test_a_task_delivered_five_times_is_worked_at_once(running: Deployment) -> None:
+    running.ensure(workers=2)
+    chat = running.chat()
+    session = chat.new_session("stub:tokens=20,delay=0.03,tag=five")
+    doorbell = Doorbell(running.settings)
+    job = chat.ask(session["id"], "Go on.")
+
+    for _ in range(5):
+        doorbell.ring(running.job(job["job_id"]).id)
+    doorbell.close()
+
+    running.until_job(job["job_id"], JobStatus.SUCCEEDED)
+    doorbell.ring(running.job(job["job_id"]).id)
+    doorbell.close()
+    assert outcomes(running, job["job_id"]) == [Outcome.SUCCEEDED]
+    assert len(running.calls("five")) == 1
+
+
+def test_a_crash_after_the_provider_has_finished_and_before_the_commit_asks_again(running: Deployment) -> None:
+    chat = running.chat()
+    session = chat.new_session("stub:tokens=10,delay=0.05,tag=before")
+    viewer = running.follow(chat, session["id"], deltas=1)
+    job = chat.ask(session["id"], "Go on.")
+    running.until_called("before")
+
+    with running.backend.engine.execution_options(writes=True).begin() as holding:
+        holding.execute(text("UPDATE chat_sessions SET title = 'held'"))
+        wait_until(lambda: running.calls("before")[0]["finished"], why="the provider has finished")
+        running.worker.kill()
+    running.ensure(workers=1)
+
+    viewer.until_job("succeeded")
+    assert outcomes(running, job["job_id"]) == [Outcome.ABANDONED, Outcome.SUCCEEDED]
+
+
+def test_a_crash_after_the_commit_and_before_the_publish_is_seen_all_the_same(running: Deployment) -> None:
+    chat = running.chat()
+    session = chat.new_session("stub:tokens=10,delay=0.05,tag=after")
+    viewer = running.follow(chat, session["id"], deltas=1)
+    job = chat.ask(session["id"], "Go on.")
+    viewer.until_text(10)
+
+    running.valkey.freeze()
+    running.until_job(job["job_id"], JobStatus.SUCCEEDED)
+    running.worker.kill()
+    running.valkey.thaw()
+
+    viewer.until_job("succeeded", seconds=5)
+
+
+def test_a_process_that_dies_between_commit_and_wake_up_leaves_a_job_that_the_sweep_finds(running: Deployment) -> None:
+    from chat_backend.domain.user import User
+    from chat_backend.services import messages
+
+    chat = running.chat()
+    session = chat.new_session("stub:tokens=5,tag=forgot")
+    viewer = running.follow(chat, session["id"])
+
+    with running.backend.unit_of_work() as uow:  # its ways out lead nowhere
+        import uuid
+
+        sent = messages.send(uow, uuid.UUID(session["id"]), User("alice"), content="Go on.", process=True)
+
+    assert sent.job is not None
+    running.until_job(str(sent.job.id), JobStatus.SUCCEEDED, seconds=8)
+    viewer.until_job("succeeded", seconds=5)
+
+
+@pytest.mark.parametrize("garbage", [b"not json", b"{}", b'{"body": "x", "properties": {}}', b"\xff\xfe", b"x" * 5_000_000])
+def test_garbage_in_the_queue_stops_no_worker(running: Deployment, garbage: bytes) -> None:
+    with running.valkey.client() as client:
+        client.lpush("chat:celery:llm", garbage)
+    chat = running.chat()
+    session = chat.new_session("stub:tokens=5,tag=junk")
+
+    job = chat.ask(session["id"], "Go on.")
+
+    running.until_job(job["job_id"], JobStatus.SUCCEEDED, seconds=3)
+    assert running.worker.exit_status is None
