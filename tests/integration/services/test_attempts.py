@@ -1,0 +1,215 @@
+"""Claims, ends and everything between, as the database decides them."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import update
+
+from chat_backend.domain.enums import JobStatus, MessageStatus, Outcome
+from chat_backend.domain.errors import ErrorCode, LeaseLost, ProviderRefused, ReplyTooLong, StreamBroken
+from chat_backend.domain.retry import RetryPolicy
+from chat_backend.models import LlmJob
+from chat_backend.services import attempts, llm_jobs
+from chat_backend.services.attempts import Claim
+from tests.integration.services.conftest import ALICE, World, measured
+
+POLICY = RetryPolicy(max_attempts=2, base_seconds=0.0, cap_seconds=0.0)
+SLOW = RetryPolicy(max_attempts=2, base_seconds=100.0, cap_seconds=100.0)
+
+
+def fail(world: World, claim: Claim, error: Exception, text: str = "", policy: RetryPolicy = POLICY) -> float | None:
+    with world.backend.unit_of_work() as uow:
+        return attempts.failed(uow, claim, measured(text), error=error, policy=policy)  # type: ignore[arg-type]
+
+
+def let_lease_end(world: World, claim: Claim) -> None:
+    with world.backend.unit_of_work() as uow:
+        uow.session.execute(update(LlmJob).where(LlmJob.id == claim.job_id).values(lease_until=1.0))
+
+
+def test_a_second_delivery_finds_nothing_to_claim(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello")
+
+    first, second = world.claim(job.id), world.claim(job.id)
+
+    assert first is not None
+    assert (first.number, second) == (1, None)
+
+
+def test_a_reply_is_stored_whole_with_what_the_provider_counted(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello")
+    claim = world.must_claim(job.id)
+
+    with world.backend.unit_of_work() as uow:
+        status = attempts.succeed(uow, claim, measured("Hi!", completion_tokens=7, usage={"completion_tokens": 7}))
+
+    reply = world.reply(job)
+    assert (status, reply.content, reply.status) == (JobStatus.SUCCEEDED, "Hi!", MessageStatus.COMPLETE)
+    assert (reply.tokens_used, reply.message_metadata["usage"]) == (7, {"completion_tokens": 7})
+    assert "usage_estimated" not in reply.message_metadata
+
+
+def test_a_count_that_the_provider_did_not_give_is_estimated_and_says_so(world: World) -> None:
+    job = world.answer(world.new_session(), "Hello", "x" * 40)
+
+    reply = world.reply(job)
+
+    assert (reply.tokens_used, reply.message_metadata["usage_estimated"]) == (10, True)
+
+
+def test_who_slept_past_its_lease_is_refused(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello")
+    sleeper = world.must_claim(job.id)
+    let_lease_end(world, sleeper)
+    other = world.must_claim(job.id)
+
+    with pytest.raises(LeaseLost), world.backend.unit_of_work() as uow:
+        attempts.succeed(uow, sleeper, measured("too late"))
+
+    assert other.number == 2
+    assert [a.outcome for a in world.job(job.id).attempts] == [Outcome.ABANDONED, None]
+    assert world.reply(job).content == ""
+
+
+def test_a_take_over_empties_the_text_and_says_so(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello")
+    fail(world, world.must_claim(job.id), StreamBroken("broke"), text="Half an ans")
+    before = len(world.out.envelopes)
+
+    again = world.must_claim(job.id)
+
+    told = [envelope.frame for _, envelope in world.out.envelopes[before:]]  # type: ignore[union-attr]
+    assert again.number == 2
+    assert b'"restarted"' in told[0]
+    assert world.reply(job).content == ""
+
+
+def test_a_job_that_loses_its_workers_again_and_again_fails(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello")
+    for _ in range(3):
+        let_lease_end(world, world.must_claim(job.id))
+
+    claim = world.claim(job.id)
+
+    ended = world.job(job.id)
+    assert claim is None
+    assert (ended.status, ended.error_code, ended.attempt) == (JobStatus.FAILED, ErrorCode.WORKER_LOST, 3)
+    assert world.reply(job).status == MessageStatus.FAILED
+
+
+def test_a_failure_that_may_pass_waits_in_the_queue_and_keeps_its_text(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello")
+
+    delay = fail(world, world.must_claim(job.id), StreamBroken("broke"), "Half", SLOW)
+
+    waiting = world.job(job.id)
+    assert delay is not None
+    assert (waiting.status, waiting.attempt, waiting.lease_owner) == (JobStatus.QUEUED, 1, None)
+    assert waiting.retry_at is not None
+    assert world.reply(job).content == "Half"
+    assert world.reply(job).status == MessageStatus.STREAMING
+
+
+def test_a_retry_that_waits_keeps_its_place(world: World) -> None:
+    session_id = world.new_session()
+    first, second = world.ask(session_id, "One"), world.ask(session_id, "Two")
+    fail(world, world.must_claim(first.id), StreamBroken("broke"), policy=SLOW)
+
+    claim = world.claim(second.id)
+
+    assert claim is None
+
+
+def test_when_a_provider_is_used_up_the_next_is_asked_at_once(world: World) -> None:
+    job = world.ask(world.new_session(fallbacks=["OPENROUTER:other"]), "Hello")
+    fail(world, world.must_claim(job.id), StreamBroken("broke"))
+
+    delay = fail(world, world.must_claim(job.id), StreamBroken("broke again"))
+    third = world.must_claim(job.id)
+
+    assert delay == 0.0
+    assert (third.number, third.provider, third.request.model) == (3, "OPENROUTER", "other")
+    assert world.reply(job).llm_model == "other"
+
+
+def test_a_hopeless_failure_is_not_repeated(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello")
+
+    delay = fail(world, world.must_claim(job.id), ProviderRefused("no", http_status=400))
+
+    ended = world.job(job.id)
+    assert delay is None
+    assert (ended.status, ended.error_code) == (JobStatus.FAILED, ErrorCode.PROVIDER_REJECTED)
+    assert [a.http_status for a in ended.attempts] == [400]
+
+
+def test_a_reply_that_is_too_long_ends_there_and_keeps_its_text(world: World) -> None:
+    job = world.ask(world.new_session(fallbacks=["OPENROUTER:other"]), "Hello")
+
+    delay = fail(world, world.must_claim(job.id), ReplyTooLong("too long"), "very long")
+
+    assert delay is None
+    assert world.job(job.id).error_code == ErrorCode.REPLY_TOO_LONG
+    assert world.reply(job).content == "very long"
+
+
+def test_success_is_refused_once_a_cancel_was_accepted(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello")
+    claim = world.must_claim(job.id)
+    with world.backend.unit_of_work() as uow:
+        stopped = llm_jobs.cancel(uow, job.id, ALICE)
+
+    with world.backend.unit_of_work() as uow:
+        status = attempts.succeed(uow, claim, measured("All of it"))
+
+    assert stopped
+    assert status == JobStatus.CANCELLED
+    assert (world.reply(job).status, world.reply(job).content) == (MessageStatus.CANCELLED, "All of it")
+
+
+def test_a_stop_that_nobody_asked_for_hands_the_job_over(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello")
+    claim = world.must_claim(job.id)
+    world.out.woken.clear()
+
+    with world.backend.unit_of_work() as uow:
+        attempts.stopped(uow, claim, measured("Half"))
+
+    back = world.job(job.id)
+    assert (back.status, back.attempts[0].outcome, back.abandonments) == (JobStatus.QUEUED, Outcome.HANDED_OVER, 0)
+    assert world.out.woken == [job.id]
+
+
+def test_the_end_of_a_job_wakes_the_next_of_its_session(world: World) -> None:
+    session_id = world.new_session()
+    first, second = world.ask(session_id, "One"), world.ask(session_id, "Two")
+    world.out.woken.clear()
+    claim = world.must_claim(first.id)
+
+    with world.backend.unit_of_work() as uow:
+        attempts.succeed(uow, claim, measured("Done"))
+
+    assert world.out.woken == [second.id]
+
+
+def test_a_job_that_nobody_could_begin_in_time_fails(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello")
+    world.terms = attempts.Terms("w", lease_seconds=15, max_abandonments=3, expiry_seconds=0, context_tokens=8192)
+
+    claim = world.claim(job.id)
+
+    assert claim is None
+    assert world.job(job.id).error_code == ErrorCode.JOB_EXPIRED
+
+
+def test_offsets_have_no_gap_whatever_happens(world: World) -> None:
+    session_id = world.new_session()
+    job = world.ask(session_id, "One")
+    fail(world, world.must_claim(job.id), StreamBroken("broke"), "Half")
+    claim = world.must_claim(job.id)
+    with world.backend.unit_of_work() as uow:
+        attempts.succeed(uow, claim, measured("Done"))
+
+    offsets = world.out.offsets
+
+    assert offsets == list(range(1, len(offsets) + 1))

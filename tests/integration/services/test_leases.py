@@ -1,0 +1,118 @@
+"""What a worker does for all of its jobs at once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import select, update
+
+from chat_backend.models import IdempotencyKey, LlmJob, SessionEvent
+from chat_backend.models.base import database_clock, now
+from chat_backend.services import attempts, events, housekeeping, leases, llm_jobs
+from chat_backend.services.leases import Progress
+from tests.integration.services.conftest import ALICE, WORKER, World, measured
+
+
+def forgotten(world: World, seconds: float = -1.0) -> list[UUID]:
+    with world.backend.reading() as session:
+        return leases.forgotten(session, forgotten_seconds=seconds, limit=10)
+
+
+def test_a_heartbeat_renews_every_lease_and_brings_cancels(world: World) -> None:
+    one, two = (world.ask(world.new_session(), "Hello") for _ in range(2))
+    for job in (one, two):
+        world.must_claim(job.id)
+    with world.backend.unit_of_work() as uow:
+        uow.session.execute(update(LlmJob).values(lease_until=1.0))
+        llm_jobs.cancel(uow, two.id, ALICE)
+
+    with world.backend.unit_of_work() as uow:
+        held = leases.heartbeat(uow.session, WORKER, [one.id, two.id], lease_seconds=15)
+        clock = uow.session.scalar(select(database_clock()))
+
+    assert {lease.job_id: lease.cancel_requested for lease in held} == {one.id: False, two.id: True}
+    assert all((world.job(job.id).lease_until or 0) > (clock or 0) + 14 for job in (one, two))
+
+
+def test_a_checkpoint_writes_running_text_and_nothing_of_an_attempt_that_is_over(world: World) -> None:
+    running = world.ask(world.new_session(), "Hello")
+    claim = world.must_claim(running.id)
+    done = world.answer(world.new_session(), "Hello", "Whole")
+
+    with world.backend.unit_of_work() as uow:
+        leases.checkpoint(
+            uow.session,
+            [
+                Progress(claim.message_id, 1, "Half, 半分, \N{GRINNING FACE}"),
+                Progress(done.assistant_message_id, 1, "late"),
+                Progress(claim.message_id, 0, "of an older attempt"),
+            ],
+        )
+
+    assert world.reply(running).content == "Half, 半分, \N{GRINNING FACE}"
+    assert world.reply(done).content == "Whole"
+
+
+def test_what_is_due_and_unclaimed_or_lost_its_worker_is_found_and_nothing_else(world: World) -> None:
+    session_id = world.new_session()
+    due, behind = world.ask(session_id, "One"), world.ask(session_id, "Two")
+    held, lost = (world.ask(world.new_session(), "Hello") for _ in range(2))
+    for job in (held, lost):
+        world.must_claim(job.id)
+    with world.backend.unit_of_work() as uow:
+        uow.session.execute(update(LlmJob).where(LlmJob.id == lost.id).values(lease_until=1.0))
+
+    found = forgotten(world)
+
+    assert set(found) == {due.id, lost.id}
+    assert behind.id not in found
+    assert due.id not in forgotten(world, seconds=60)
+
+
+def test_events_are_kept_for_their_time_and_always_the_last_thousand(world: World) -> None:
+    session_id = world.new_session()
+    world.say(session_id, "Hello")
+    with world.backend.unit_of_work() as uow:
+        old = now() - timedelta(days=2)
+        for offset in range(2, 1206):
+            uow.session.add(SessionEvent(session_id=session_id, offset=offset, type="session_update", created_at=old))
+        uow.session.execute(update(SessionEvent).values(created_at=old))
+        uow.session.execute(update(events.ChatSession).values(last_offset=1205))
+
+    with world.backend.unit_of_work() as uow:
+        gone = housekeeping.forget(uow.session, events_seconds=86400, keys_seconds=86400)
+
+    with world.backend.reading() as session:
+        assert gone == 205
+        assert events.can_replay(session, session_id, 205, 1205)
+        assert not events.can_replay(session, session_id, 204, 1205)
+
+
+def test_expired_idempotency_keys_are_forgotten(world: World) -> None:
+    with world.backend.unit_of_work() as uow:
+        for name, age in (("old", 2), ("new", 0)):
+            made = now() - timedelta(days=age)
+            uow.session.add(
+                IdempotencyKey(user_id="alice", scope=UUID(int=0), key=name, fingerprint="x", created_at=made)
+            )
+
+    with world.backend.unit_of_work() as uow:
+        housekeeping.forget(uow.session, events_seconds=86400, keys_seconds=86400)
+
+    with world.backend.reading() as session:
+        assert list(session.scalars(select(IdempotencyKey.key))) == ["new"]
+
+
+def test_replayed_events_show_messages_and_jobs_as_they_are_now(world: World) -> None:
+    session_id = world.new_session()
+    job = world.ask(session_id, "Hello")
+    claim = world.must_claim(job.id)
+    with world.backend.unit_of_work() as uow:
+        attempts.succeed(uow, claim, measured("Whole"))
+
+    with world.backend.reading() as session:
+        replay = events.after(session, session_id, 1, limit=100)
+
+    assert [durable.offset for durable in replay] == [2, 3, 4, 5, 6]
+    assert all(b"Whole" in durable.frame or b'"succeeded"' in durable.frame for durable in replay)

@@ -1,0 +1,85 @@
+"""What is sent to a model."""
+
+from __future__ import annotations
+
+from chat_backend.services import attempts, llm_jobs
+from tests.integration.services.conftest import ALICE, World, measured
+
+
+def prompt(world: World, session_id: object, question: str) -> list[tuple[str, str]]:
+    job = world.ask(session_id, question)  # type: ignore[arg-type]
+    return [(turn.role, turn.content) for turn in world.must_claim(job.id).request.turns]
+
+
+def test_a_prompt_is_the_system_prompt_and_every_turn_up_to_the_question(world: World) -> None:
+    session_id = world.new_session(system_prompt="Be brief.")
+    world.answer(session_id, "One", "First")
+    world.say(session_id, "A rule", role="system")
+    world.say(session_id, "An aside")
+
+    sent = prompt(world, session_id, "Two")
+
+    assert sent == [
+        ("system", "Be brief."),
+        ("user", "One"),
+        ("assistant", "First"),
+        ("system", "A rule"),
+        ("user", "An aside"),
+        ("user", "Two"),
+    ]
+
+
+def test_the_newest_complete_reply_of_a_question_is_the_chosen_one(world: World) -> None:
+    session_id = world.new_session()
+    first = world.answer(session_id, "One", "First")
+    with world.backend.unit_of_work() as uow:
+        sibling = llm_jobs.regenerate(uow, first.assistant_message_id, ALICE)[0]
+    claim = world.must_claim(sibling.id)
+    with world.backend.unit_of_work() as uow:
+        attempts.succeed(uow, claim, measured("Better"))
+
+    sent = prompt(world, session_id, "Two")
+
+    assert sent == [("user", "One"), ("assistant", "Better"), ("user", "Two")]
+    assert [(t.role, t.content) for t in claim.request.turns] == [("user", "One")]
+
+
+def test_a_cancelled_reply_with_text_stands_in_where_no_complete_one_is(world: World) -> None:
+    session_id = world.new_session()
+    job = world.ask(session_id, "One")
+    claim = world.must_claim(job.id)
+    with world.backend.unit_of_work() as uow:
+        llm_jobs.cancel(uow, job.id, ALICE)
+    with world.backend.unit_of_work() as uow:
+        attempts.stopped(uow, claim, measured("Half"))
+
+    sent = prompt(world, session_id, "Two")
+
+    assert sent == [("user", "One"), ("assistant", "Half"), ("user", "Two")]
+
+
+def test_old_turns_fall_out_with_their_replies_when_they_do_not_fit(world: World) -> None:
+    session_id = world.new_session(context_tokens=256, system_prompt="Be brief.")
+    world.answer(session_id, "old " * 400, "old reply")
+    world.answer(session_id, "new", "new reply")
+
+    sent = prompt(world, session_id, "Now")
+
+    assert sent == [("system", "Be brief."), ("user", "new"), ("assistant", "new reply"), ("user", "Now")]
+
+
+def test_a_question_is_sent_however_long_it_is(world: World) -> None:
+    session_id = world.new_session(context_tokens=256)
+
+    sent = prompt(world, session_id, "long " * 1000)
+
+    assert sent == [("user", "long " * 1000)]
+
+
+def test_options_of_the_session_reach_the_provider_and_those_of_the_request_come_first(world: World) -> None:
+    session_id = world.new_session(temperature=0.5, max_tokens=10)
+
+    job = world.ask(session_id, "Hello")
+    request = world.must_claim(job.id).request
+
+    assert (request.temperature, request.max_tokens) == (0.5, 10)
