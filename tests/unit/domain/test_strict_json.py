@@ -1,0 +1,79 @@
+"""One strict reader for REST and socket."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chat_backend.domain.errors import InvalidInput, MalformedRequest
+from chat_backend.domain.strict_json import clean, depth_of, read_object, storable
+
+storable_text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | storable_text,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(storable_text, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(storable_text, values, max_size=5))
+def test_whatever_can_be_stored_is_read_as_it_was_written(value: dict[str, object]) -> None:
+    assert read_object(json.dumps(value).encode()) == value
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"{'a': 1}",
+        b'{"a": NaN}',
+        b'{"a": Infinity}',
+        b'{"a": -Infinity}',
+        b'{"a": 1e999}',
+        b'{"a": 1, "a": 2}',
+        b'{"a": {"b": 1, "b": 2}}',
+        b"\xff\xfe",
+        b'{"a": "\xed\xa0\x80"}',
+        b"[" * 100_000,
+        b'{"a": ' + b"[" * 50 + b"]" * 50 + b"}",
+        b'{"a": ' + b"9" * 5_000 + b"}",
+    ],
+)
+def test_what_is_no_json_is_malformed(data: bytes) -> None:
+    with pytest.raises(MalformedRequest):
+        read_object(data)
+
+
+@pytest.mark.parametrize("data", [b"[1]", b"null", b'"text"', b"1", b"true"])
+def test_only_an_object_is_taken(data: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        read_object(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [
+        (b'{"content": "a\\u0000b"}', "content"),
+        (b'{"content": "\\ud800"}', "content"),
+        (b'{"metadata": {"deep": ["\\udc00"]}}', "metadata"),
+        (b'{"metadata": {"a\\u0000": 1}}', "metadata"),
+    ],
+)
+def test_text_that_can_not_be_stored_is_refused_by_the_name_of_its_field(data: bytes, field: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        read_object(data)
+
+    assert [fault["field"] for fault in refused.value.errors] == [field]
+
+
+@given(st.text())
+def test_cleaned_text_can_be_stored(text: str) -> None:
+    assert storable(clean(text))
+
+
+def test_depth_counts_objects_and_lists() -> None:
+    assert [depth_of(value) for value in (1, [], {"a": []}, [[[1]]])] == [0, 1, 2, 3]
