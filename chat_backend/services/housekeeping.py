@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -24,5 +25,6 @@ def forget(session: Session, *, events_seconds: float, keys_seconds: float) -> i
     old_tickets = delete(Ticket).where(Ticket.expires_at < at)
     gone = 0
     for statement in (old_events, old_keys, old_tickets):
-        gone += session.execute(statement.execution_options(synchronize_session=False)).rowcount
+        deleted: Any = session.execute(statement.execution_options(synchronize_session=False))
+        gone += deleted.rowcount
     return gone

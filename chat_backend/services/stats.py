@@ -16,16 +16,12 @@ from chat_backend.models.base import now
 
 def stats(session: Session, user: User) -> dict[str, Any]:
     """Return the counts of the contract; null where there is nothing to average or to rank."""
-    sessions, messages, active = session.execute(
-        _mine(
-            select(
-                func.count(),
-                func.coalesce(func.sum(ChatSession.message_count), 0),
-                func.count().filter(ChatSession.is_active),
-            ).select_from(ChatSession),
-            user,
-        )
-    ).one()
+    counts: Any = select(
+        func.count(),
+        func.coalesce(func.sum(ChatSession.message_count), 0),
+        func.count().filter(ChatSession.is_active),
+    )
+    sessions, messages, active = session.execute(_mine(counts.select_from(ChatSession), user)).one()
     return {
         "total_sessions": sessions,
         "total_messages": messages,

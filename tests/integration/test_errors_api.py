@@ -163,9 +163,7 @@ def test_a_wrong_query_is_refused_by_name(rest: Rest, query: str, field: str) ->
     assert fault(response) == wrong(field)
 
 
-@pytest.mark.parametrize(
-    "before", ["yesterday", "2025-13-01T00:00:00Z", "0", "1e5", "%00", "2025-01-01T25:00:00Z", ""]
-)
+@pytest.mark.parametrize("before", ["yesterday", "2025-13-01T00:00:00Z", "0", "1e5", "%00", "2025-01-01T25:00:00Z", ""])
 def test_a_time_that_is_none_is_refused(sqlite_rest: Rest, before: str) -> None:
     session_id = sqlite_rest.new_session()
 
@@ -283,7 +281,9 @@ def test_without_its_database_the_service_asks_to_come_back(postgresql_url: str)
     from chat_backend.web.app import create_app
 
     gone = postgresql_url.replace("/test_", "/gone_")
-    app = create_app(Settings.from_environment({"AUTH_MODE": "dev", "DATABASE_URL": gone, "REDIS_URL": "redis://127.0.0.1:1"}))
+    app = create_app(
+        Settings.from_environment({"AUTH_MODE": "dev", "DATABASE_URL": gone, "REDIS_URL": "redis://127.0.0.1:1"})
+    )
 
     response = Rest(app).get("/sessions")
 

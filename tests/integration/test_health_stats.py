@@ -84,6 +84,7 @@ def test_without_redis_the_service_is_degraded_and_answers(sqlite_rest: Rest, va
     getattr(valkey, how)()
 
     status, report = health(sqlite_rest)
+    valkey.thaw()
 
     assert (status, report["status"], report["active_connections"]) == (200, "degraded", 0)
     assert statuses(report) | {"OPENROUTER": ""} == {

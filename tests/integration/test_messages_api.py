@@ -206,9 +206,7 @@ def test_the_owner_may_speak_as_the_system_and_a_member_may_not(rest: Rest, sess
         ({"content": "x", "on_busy": "shout"}, "on_busy"),
     ],
 )
-def test_what_can_not_be_sent_is_refused_by_name(
-    rest: Rest, session_id: str, body: dict[str, Any], field: str
-) -> None:
+def test_what_can_not_be_sent_is_refused_by_name(rest: Rest, session_id: str, body: dict[str, Any], field: str) -> None:
     response = rest.post(f"/sessions/{session_id}/messages", body)
 
     assert fault(response) == (422, "INVALID_INPUT", field)

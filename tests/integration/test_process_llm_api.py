@@ -98,7 +98,7 @@ def test_a_repeat_of_a_failed_request_shows_the_failure(rest: Rest, session_id: 
         ("wait=0, wait=30", False, "wait=0"),
         ("wait=abc, handling=lenient", True, None),
         ("wait=-1", True, None),
-        ("=, ;, \"", True, None),
+        ('=, ;, "', True, None),
         (None, True, None),
     ],
 )
@@ -120,9 +120,7 @@ def test_a_wait_ends_after_the_preferred_time(rest: Rest, session_id: str) -> No
 
 
 @pytest.mark.parametrize("wait", ["61", "9" * 30])
-def test_a_longer_wait_is_lowered_to_a_minute(
-    rest: Rest, session_id: str, worker: PretendWorker, wait: str
-) -> None:
+def test_a_longer_wait_is_lowered_to_a_minute(rest: Rest, session_id: str, worker: PretendWorker, wait: str) -> None:
     with worker.answering():
         response = ask(rest, session_id, prefer=f"wait={wait}")
 
@@ -256,7 +254,9 @@ def test_the_session_decides_what_happens_when_it_is_busy_unless_the_request_doe
     session_id = rest.new_session(settings={"on_busy": "reject"})
     asked(rest, session_id)
 
-    answers = [ask(rest, session_id, {"prompt": "x", "stream": True, **how}).status_code for how in ({}, {"on_busy": "queue"})]
+    answers = [
+        ask(rest, session_id, {"prompt": "x", "stream": True, **how}).status_code for how in ({}, {"on_busy": "queue"})
+    ]
 
     assert answers == [409, 202]
 
@@ -272,9 +272,7 @@ def test_the_same_key_asks_once_and_waits_again(rest: Rest, session_id: str, wor
     assert again.get_json()["job_id"] == first.get_json()["job_id"]
 
 
-def test_regenerating_writes_a_sibling_of_a_finished_reply(
-    rest: Rest, session_id: str, worker: PretendWorker
-) -> None:
+def test_regenerating_writes_a_sibling_of_a_finished_reply(rest: Rest, session_id: str, worker: PretendWorker) -> None:
     first = asked(rest, session_id)
     worker.answer(first["job_id"], "First.")
 

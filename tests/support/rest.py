@@ -25,7 +25,14 @@ class Rest:
         return Rest(self.app, user)
 
     def ask(
-        self, method: str, path: str, body: Any = None, *, key: str | None = None, prefer: str | None = None, **more: Any
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = None,
+        prefer: str | None = None,
+        **more: Any,
     ) -> TestResponse:
         """Send a request; body is sent as JSON, key as Idempotency-Key."""
         headers = {"X-User-ID": self.user, "Idempotency-Key": key, "Prefer": prefer} | more.pop("headers", {})
