@@ -205,8 +205,8 @@ class Settings:
     flower_port: int = setting(5555, "Port of Flower, bound to loopback.", _int(1, 65535))
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read and check every setting.
+    def from_environment(cls, environ: Mapping[str, str] | None = None, *, serves: bool = True) -> Settings:
+        """Read and check every setting; who serves nobody needs no key to tell people apart.
 
         Raises ConfigError with one sentence per wrong value.
         """
@@ -222,12 +222,12 @@ class Settings:
         if wrong:
             raise ConfigError(" ".join(wrong))
         settings = cls(**values)
-        settings.check(environ)
+        settings.check(environ, serves=serves)
         return settings
 
-    def check(self, environ: Mapping[str, str]) -> None:
+    def check(self, environ: Mapping[str, str], *, serves: bool = True) -> None:
         """Refuse what each value alone can't tell. Raises ConfigError."""
-        if self.auth_mode == "jwt" and not (self.jwt_secret or self.jwt_jwks_url):
+        if serves and self.auth_mode == "jwt" and not (self.jwt_secret or self.jwt_jwks_url):
             raise ConfigError(
                 "AUTH_MODE is jwt, but there is no key: set JWT_SECRET (32 bytes or more) or JWT_JWKS_URL, "
                 "or AUTH_MODE=dev on your own machine."

@@ -21,7 +21,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace, environ: Mapping[str, str]) -> int:
     """Examine the configured database, only reading. Raises ConfigError where it can't be used."""
-    settings = Settings.from_environment(environ)
+    settings = Settings.from_environment(environ, serves=False)
     backend = connect(settings)
     try:
         with backend.reading() as session:

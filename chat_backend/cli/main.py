@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 
-from chat_backend.cli import doctor, migrate, settings, token, up
+from chat_backend.cli import doctor, export, migrate, settings, token, up
 from chat_backend.config import ConfigError
 from chat_backend.startup import WRONG_USE
 
@@ -19,6 +19,7 @@ COMMANDS: dict[str, ModuleType] = {
     "token": token,
     "settings": settings,
     "doctor": doctor,
+    "export": export,
 }
 
 
