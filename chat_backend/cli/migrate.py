@@ -24,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace, environ: Mapping[str, str]) -> int:
     """Upgrade the configured database. Raises ConfigError where it can't be reached."""
-    upgrade(Settings.from_environment(environ, serves=False).database_url)
+    upgrade(Settings.from_environment(environ).database_url)
     print("The database is at the newest schema.")
     return 0
 
