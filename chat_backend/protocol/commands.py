@@ -8,7 +8,7 @@ from marshmallow import Schema, ValidationError, fields
 
 from chat_backend.domain.errors import InvalidInput
 from chat_backend.schemas.chat_session import ON_BUSY
-from chat_backend.schemas.fields import Flag, FreeForm, Text, Wire
+from chat_backend.schemas.fields import Flag, FreeForm, Id, Text, Wire
 from chat_backend.schemas.message import CONTENT
 
 
@@ -25,7 +25,7 @@ class SendMessage(Named):
     metadata = FreeForm(load_default=dict)
     process = Flag(load_default=True)
     on_busy = fields.String(load_default=None, allow_none=True, validate=ON_BUSY)
-    parent_message_id = fields.UUID(load_default=None, allow_none=True)
+    parent_message_id = Id(load_default=None, allow_none=True)
 
 
 class TypingStart(Named):
@@ -39,7 +39,7 @@ class TypingStop(Named):
 class Cancel(Named):
     """Stop a job of this chat session."""
 
-    job_id = fields.UUID(required=True)
+    job_id = Id(required=True)
 
 
 class Ping(Named):

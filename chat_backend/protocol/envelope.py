@@ -6,11 +6,15 @@ A hub reads the header only; what follows is sent on as it is.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-CONTROL = "control"
+from chat_backend.domain.enums import EventType
+
+# The frames that are published and not kept; each speaks of one user.
+EPHEMERAL = {EventType.TYPING_INDICATOR, EventType.USER_JOINED, EventType.USER_LEFT}
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Delta:
 
 @dataclass(frozen=True)
 class Ephemeral:
-    """A frame that is not kept. `about` is the user it speaks of."""
+    """The body of a frame that is not kept."""
 
     body: dict[str, Any] = field(default_factory=dict)
 
@@ -70,18 +74,59 @@ def delta_bytes(message_id: str, attempt: int, start: int, text: bytes) -> bytes
 def unpack(data: bytes) -> Envelope:
     """Read an envelope. Raises ValueError for what is none: anyone who reaches Redis can write to it."""
     header, separator, rest = data.partition(b"\n")
-    kind, header = header[:1], header[1:]
-    if kind == b"d":
-        message_id, attempt, start = header.split(b" ")
-        return Delta(str(UUID(message_id.decode())), int(attempt), int(start), rest.decode())
-    if kind == b"e":
-        fields = json.loads(header)
-        return Durable(int(fields["o"]), rest, fields["u"], fields["r"])
-    if kind == b"f":
-        body = json.loads(rest)
-        if not isinstance(body, dict) or not isinstance(body.get("type"), str):
-            raise ValueError("not a frame")
-        return Ephemeral(body)
-    if kind == b"x" and separator:
-        return Closed()
-    raise ValueError("unknown kind")
+    read = _READERS.get(header[:1])
+    if read is None or not separator:
+        raise ValueError("unknown kind")
+    return read(header[1:], rest)
+
+
+def _read_delta(header: bytes, rest: bytes) -> Delta:
+    message_id, attempt, start = header.split(b" ")
+    delta = Delta(str(UUID(message_id.decode())), int(attempt), int(start), rest.decode())
+    if delta.attempt < 1 or delta.start < 0:
+        raise ValueError("not a piece of an attempt")
+    return delta
+
+
+def _read_durable(header: bytes, rest: bytes) -> Durable:
+    fields = read_json(header)
+    durable = Durable(_number(fields.get("o")), rest, fields.get("u"), fields.get("r"))
+    if not all(name is None or isinstance(name, str) for name in (durable.user_id, durable.request_id)):
+        raise ValueError("not a name")
+    return durable
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError("not an offset")
+    return value
+
+
+def _read_ephemeral(header: bytes, rest: bytes) -> Ephemeral:
+    body = read_json(rest)
+    if body.get("type") not in EPHEMERAL or not isinstance(body.get("user_id"), str):
+        raise ValueError("not a frame of ours")
+    return Ephemeral(body)
+
+
+def _read_closed(header: bytes, rest: bytes) -> Closed:
+    return Closed()
+
+
+_READERS: dict[bytes, Callable[[bytes, bytes], Envelope]] = {
+    b"d": _read_delta,
+    b"e": _read_durable,
+    b"f": _read_ephemeral,
+    b"x": _read_closed,
+}
+
+
+def read_json(data: bytes) -> dict[str, Any]:
+    """Read a JSON object. Raises ValueError for what is none."""
+    try:
+        value = json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value

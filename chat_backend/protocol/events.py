@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from chat_backend.domain.enums import Action, EventType
+from chat_backend.protocol.envelope import Durable, read_json
 from chat_backend.schemas.chat_session import SessionShape
 from chat_backend.schemas.fields import rfc3339
 from chat_backend.schemas.llm_job import JobShape
@@ -18,6 +19,20 @@ from chat_backend.schemas.message import MessageShape
 _message, _job, _session = MessageShape(), JobShape(), SessionShape()
 
 Frame = dict[str, Any]
+
+NAME_CHARACTERS = 255
+# What a durable event speaks of, and what of it hubs rely on.
+_SUBJECTS: dict[str, tuple[str, dict[str, type | tuple[type, ...]]]] = {
+    EventType.MESSAGE_UPDATE.value: (
+        "message",
+        {"id": str, "role": str, "status": str, "content": str, "attempt": int, "job_id": (str, type(None))},
+    ),
+    EventType.JOB_UPDATE.value: (
+        "job",
+        {"id": str, "assistant_message_id": str, "status": str, "attempt": int, "attempts": list},
+    ),
+    EventType.SESSION_UPDATE.value: ("session", {"id": str}),
+}
 
 
 @dataclass(frozen=True)
@@ -52,12 +67,24 @@ class Happening:
         return {"type": EventType.SESSION_UPDATE.value, "session": _session.dump(self.subject)}
 
 
-def framed(body: Frame, session_id: UUID, at: datetime, offset: int | None = None) -> Frame:
+def framed(body: Frame, session_id: UUID | str, at: datetime, offset: int | None = None) -> Frame:
     """Return a whole server frame; durable ones have an offset."""
     frame = {"type": body["type"], "session_id": str(session_id), "timestamp": rfc3339(at)}
     if offset is not None:
         frame["offset"] = offset
     return frame | body
+
+
+def read_durable(event: Durable) -> Frame:
+    """Read a durable event's frame. Raises ValueError for what is none, whoever published it."""
+    frame = read_json(event.frame)
+    name, fields = _SUBJECTS.get(str(frame.get("type")), ("", {}))
+    subject = frame.get(name)
+    if frame.get("offset") != event.offset or not isinstance(subject, dict):
+        raise ValueError("not a durable event")
+    if not all(field in subject and isinstance(subject[field], kind) for field, kind in fields.items()):
+        raise ValueError(f"not a {name}")
+    return frame
 
 
 def encode(frame: Frame) -> bytes:
@@ -68,6 +95,12 @@ def encode(frame: Frame) -> bytes:
 def message_shape(message: Any) -> Frame:
     """Return a message as REST gives it."""
     shape: Frame = _message.dump(message)
+    return shape
+
+
+def session_shape(chat: Any) -> Frame:
+    """Return a chat session as REST gives it."""
+    shape: Frame = _session.dump(chat)
     return shape
 
 
@@ -116,9 +149,9 @@ def typing_indicator(user_id: str, is_typing: bool) -> Frame:
 
 
 def error(shape: Frame, request_id: Any = None) -> Frame:
-    """The error object's fields beside the type; request_id is that of the frame that caused it."""
+    """The error object's fields beside the type; request_id is that of the frame that caused it, if it is a name."""
     frame = {"type": EventType.ERROR.value} | shape
-    if isinstance(request_id, str):
+    if isinstance(request_id, str) and len(request_id) <= NAME_CHARACTERS:
         frame["request_id"] = request_id
     return frame
 

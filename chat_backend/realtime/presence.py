@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import redis
@@ -36,9 +37,9 @@ return {here, redis.call('ZRANGE', KEYS[1], 0, -1)}
 """
 
 _LEAVE = """
-local removed = redis.call('ZREM', KEYS[1], ARGV[1] .. ' ' .. ARGV[2])
+redis.call('ZREM', KEYS[1], ARGV[1] .. ' ' .. ARGV[2])
 redis.call('ZREM', KEYS[2], ARGV[1])
-return {removed, redis.call('ZRANGE', KEYS[1], 0, -1)}
+return redis.call('ZRANGE', KEYS[1], 0, -1)
 """
 
 # Whoever removes an expired member is the one to say that its user left.
@@ -77,11 +78,10 @@ class Presence:
         here, members = self._join(keys, [now, now + ALIVE_SECONDS, connection_id, user_id, *limits])
         return Joined(refused=here < 0, first=here == 0, online=_users(members))
 
-    def leave(self, session_id: UUID, user_id: str, connection_id: str) -> frozenset[str] | None:
-        """Count a connection out; return who is still here, or None where it was not counted."""
+    def leave(self, session_id: UUID, user_id: str, connection_id: str) -> frozenset[str]:
+        """Count a connection out; return who is still here."""
         keys = [presence_key(session_id), user_connections_key(user_id)]
-        removed, members = self._leave(keys, [connection_id, user_id])
-        return _users(members) if removed else None
+        return _users(self._leave(keys, [connection_id, user_id]))
 
     def refresh(self, connections: Iterable[tuple[UUID, str, str]]) -> None:
         """Say that connections (session, user, connection id) are still open."""
@@ -94,11 +94,14 @@ class Presence:
             pipeline.expire(user_connections_key(user_id), ALIVE_SECONDS * 2)
         pipeline.execute()
 
-    def prune(self, session_id: UUID) -> tuple[frozenset[str], frozenset[str]]:
-        """Drop connections of processes that died; return (users who left with them, users still here)."""
-        gone, members = self._prune([presence_key(session_id)], [time.time()])
-        online = _users(members)
-        return _users(gone) - online, online
+    def prune(self, session_ids: Sequence[UUID]) -> list[tuple[frozenset[str], frozenset[str]]]:
+        """Drop connections of processes that died; return, for each session, who left with them and who is here."""
+        pipeline = self._redis.pipeline(transaction=False)
+        at = time.time()
+        for session_id in session_ids:
+            self._prune([presence_key(session_id)], [at], client=pipeline)
+        found = [(_users(gone), _users(members)) for gone, members in pipeline.execute()]
+        return [(gone - online, online) for gone, online in found]
 
 
 def _users(members: Iterable[bytes]) -> frozenset[str]:
@@ -138,6 +141,6 @@ class ProcessCensus:
         pipeline.execute()
 
     def _counts(self, key: str) -> dict[str, int]:
-        alive = self._redis.zrangebyscore(key, time.time(), "+inf")
-        counts = self._redis.hgetall(f"{key}:counts")
+        alive: Any = self._redis.zrangebyscore(key, time.time(), "+inf")
+        counts: Any = self._redis.hgetall(f"{key}:counts")
         return {process.decode(): int(counts.get(process, 0)) for process in alive}

@@ -23,7 +23,7 @@ class Subscriber:
     """Hands every message of the subscribed channels to `receive`, on one thread, in order.
 
     redis-py reconnects and subscribes again without a word. What was published between is lost, so
-    `lost_touch` is called after every reconnection.
+    `lost_touch` is called whenever a connection is there, the first one too.
     """
 
     def __init__(
@@ -41,7 +41,6 @@ class Subscriber:
         self._confirmed: dict[str, threading.Event] = {name: threading.Event() for name in (_ANCHOR, *channels)}
         self._pubsub = self._redis.pubsub()
         self._stopped = threading.Event()
-        self._ever_connected = False
         self.connected = False
         self._thread = threading.Thread(target=self._run, name="subscriber", daemon=True)
 
@@ -107,19 +106,23 @@ class Subscriber:
             message = self._pubsub.parse_response(block=True)
             if message is None:
                 continue
-            kind, channel, data = message[0], message[1].decode(), message[2]
-            if kind == b"message":
-                self._receive(channel, data)
-            elif kind == b"subscribe":
-                self._subscribed(channel)
+            kind, channel, data = message[0], message[1].decode(errors="replace"), message[2]
+            try:
+                self._hand_over(kind, channel, data)
+            except Exception:  # this thread serves everyone, and whoever reaches Redis can publish anything
+                log.exception("a message could not be taken", extra={"action": "receive"})
+
+    def _hand_over(self, kind: bytes, channel: str, data: bytes) -> None:
+        if kind == b"message":
+            self._receive(channel, data)
+        elif kind == b"subscribe":
+            self._subscribed(channel)
 
     def _subscribed(self, channel: str) -> None:
+        # One command subscribes to all channels, so the anchor's confirmation speaks for each of them.
+        # It also comes when redis-py has connected and subscribed again by itself.
         confirmed = self._confirmed.get(channel)
-        # redis-py subscribed again by itself: the same sign as a new connection of ours.
-        reconnected = channel == _ANCHOR and (self._ever_connected or (confirmed is not None and confirmed.is_set()))
         if confirmed is not None:
             confirmed.set()
         if channel == _ANCHOR:
-            self._ever_connected = True
-        if reconnected:
             self._lost_touch()

@@ -9,7 +9,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from chat_backend.bootstrap import Backend, connect, flask_app
 from chat_backend.config import Settings
 from chat_backend.domain.limits import BODY_BYTES
-from chat_backend.web import auth, documents, errors, headers, websocket
+from chat_backend.web import auth, documents, errors, headers, live
 from chat_backend.web.api import llm_jobs, messages, participants, service, sessions, tickets
 from chat_backend.web.health import HealthCheck
 from chat_backend.web.openapi import api_of, need_one_of
@@ -44,7 +44,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     errors.install(app)
     auth.install(app)
     _register(app, settings)
-    websocket.install(app)
+    live.install(app)
     return app
 
 

@@ -41,7 +41,7 @@ class Waiting:
             feed.when_ended(str(job_id), ended.set)
             try:
                 # What the feed has missed, the database tells within a second.
-                while not self._ended(job_id) and (left := deadline - time.monotonic()) > 0:
+                while not self._hub.stopping and not self._ended(job_id) and (left := deadline - time.monotonic()) > 0:
                     if ended.wait(min(left, LOOK_SECONDS)):
                         return
             finally:

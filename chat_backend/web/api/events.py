@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from flask import Blueprint, Flask, Response, current_app, request
 
 from chat_backend.web.websocket.endpoint import admit
@@ -9,6 +11,7 @@ from chat_backend.web.websocket.hub import Hub
 from chat_backend.web.websocket.outbox import StreamOutbox
 
 bp = Blueprint("events", __name__)
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 @bp.get("/api/v1/chat/sessions/<session_id>/events")
@@ -18,21 +21,16 @@ def stream(session_id: str) -> Response:
     hub.start()
     outbox = StreamOutbox(request.environ.get("gunicorn.socket"), comment_seconds=hub.settings.ping_seconds)
     connection, since = admit(hub, session_id, outbox)
-    # The feed is held for as long as the response lasts, which outlives this function.
-    holding = hub.feed(connection.session_id)
-    feed = holding.__enter__()
-    try:
-        hub.join(feed, connection, since=since)
-    except BaseException:
-        holding.__exit__(None, None, None)
-        raise
-
-    def ended() -> None:
-        hub.leave(feed, connection)
-        holding.__exit__(None, None, None)
-
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return Response(outbox.stream(ended), mimetype="text/event-stream", headers=headers)
+    if request.method == "HEAD":
+        return Response(mimetype="text/event-stream", headers=HEADERS)
+    with ExitStack() as entering:
+        feed = entering.enter_context(hub.feed(connection.session_id))
+        replay = hub.join(feed, connection, since=since)
+        entering.callback(hub.leave, feed, connection)
+        response = Response(outbox.stream(replay), mimetype="text/event-stream", headers=HEADERS)
+        # The feed is held for as long as the response lasts, which outlives this function.
+        response.call_on_close(entering.pop_all().close)
+    return response
 
 
 def install_events(app: Flask) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 from uuid import UUID, uuid4
 
 from chat_backend.domain.enums import ParticipantRole
-from chat_backend.domain.errors import ErrorCode
+from chat_backend.domain.errors import ChatError, ErrorCode
 from chat_backend.domain.user import User
 from chat_backend.models.base import now
-from chat_backend.protocol.events import encode, framed, message_delta
+from chat_backend.protocol.events import encode, error, framed, message_delta
+from chat_backend.web.errors import error_object
 from chat_backend.web.websocket.frames import Encoded
 from chat_backend.web.websocket.outbox import Outbox
 from chat_backend.web.websocket.reply import Reply
 
-NORMAL, POLICY, TOO_LARGE, RESTARTING, TRY_AGAIN = 1000, 1008, 1009, 1012, 1013
+log = logging.getLogger(__name__)
+
+POLICY, TOO_LARGE, RESTARTING, TRY_AGAIN = 1008, 1009, 1012, 1013
 UNAUTHENTICATED, NO_PARTICIPANT, NO_SESSION = 4401, 4403, 4404
 CLOSING_SECONDS = 2.0
 
@@ -36,15 +40,19 @@ class Connection:
         role: ParticipantRole = ParticipantRole.VIEWER,
         deltas: bool = False,
         outbox_bytes: int = 4_194_304,
+        admitted_at: int = 0,
     ) -> None:
         self.id = uuid4().hex
         self.session_id = session_id
         self.user = user
         self.role = role
+        # Of which event on a change of its role is still to be looked at.
+        self.admitted_at = admitted_at
         self.outbox = outbox
         self.deltas = deltas
         self.outbox_bytes = outbox_bytes
         self.offset = 0
+        self.greeted = False
         self.owed: dict[str, Reply] = {}
         self.closing_since: float | None = None
         self.last_ping_at = time.monotonic()
@@ -56,16 +64,21 @@ class Connection:
 
     def say(self, body: dict[str, Any]) -> None:
         """Send a frame to this viewer alone."""
-        self.outbox.push(Encoded(encode(framed(body, self.session_id, now()))))
+        self.push(Encoded(encode(framed(body, self.session_id, now()))))
+
+    def push(self, encoded: Encoded) -> None:
+        """Send a frame; a viewer for whom too much waits already is closed."""
+        if self.outbox.waiting_bytes > self.outbox_bytes:
+            self.cut(TRY_AGAIN, "Too much was waiting to be read.")
+        else:
+            self.outbox.push(encoded)
 
     def show_durable(self, encoded: Encoded) -> None:
         """Send a durable event, unless it was sent before."""
         assert encoded.offset is not None
         if encoded.offset > self.offset:
             self.offset = encoded.offset
-            self.outbox.push(encoded)
-            if self.outbox.waiting_bytes > self.outbox_bytes:
-                self.cut(TRY_AGAIN, "too much is waiting to be read")
+            self.push(encoded)
 
     @property
     def unsettled(self) -> bool:
@@ -84,7 +97,7 @@ class Connection:
     def show_piece(self, reply: Reply, start: int, encoded: Encoded) -> None:
         """Send a delta that everyone gets, or remember that this viewer is owed it."""
         if self.outbox.idle and self._position(reply) == start:
-            self.outbox.push(encoded)
+            self.push(encoded)
             self._shown[reply.message_id] = (reply.attempt, len(reply.text))
         else:
             self.owed[reply.message_id] = reply
@@ -96,7 +109,7 @@ class Connection:
     def show_snapshot(self, reply: Reply, encoded: Encoded) -> None:
         """Send the text so far, or remember that this viewer is owed it."""
         if self.outbox.idle:
-            self.outbox.push(encoded)
+            self.push(encoded)
         else:
             self.owed[reply.message_id] = reply
 
@@ -126,26 +139,22 @@ class Connection:
             self.say(message_delta(reply.message_id, reply.attempt, start=start, text=text))
         self._shown[reply.message_id] = (reply.attempt, max(start, len(reply.text)))
 
-    def close(self, code: int, reason: ErrorCode | None, message: str = "") -> None:
+    def close(self, code: int, reason: ErrorCode, message: str) -> None:
         """Say why, then close; what the viewer does not take within two seconds is dropped."""
-        if self.closing:
-            return
-        if reason is not None:
-            self.say(refusal(reason, message))
-        self.closing_since = time.monotonic()
-        self.outbox.finish(code, message)
+        if not self.closing:
+            self.closing_since = time.monotonic()
+            self.outbox.push(refusal(ChatError(message, code=reason), self.session_id))
+            self.outbox.finish(code, message)
 
     def cut(self, code: int, message: str) -> None:
         """Close a viewer that does not read: of what waits, only why it ends is kept for it."""
         if not self.closing:
             self.closing_since = time.monotonic()
-            self.outbox.cut(code, message)
+            last = refusal(ChatError(message, code=ErrorCode.TOO_SLOW), self.session_id)
+            self.outbox.cut(last, code, message)
+            log.info("closed a viewer that is too slow", extra={"action": "cut", "connection_id": self.id})
 
 
-def refusal(code: ErrorCode, message: str, *, request_id: str | None = None) -> dict[str, Any]:
-    """Return the body of an error frame that no exception stands behind."""
-    from chat_backend.domain.errors import ChatError
-    from chat_backend.web.errors import error_object
-
-    shape = error_object(ChatError(message, code=code), uuid4().hex)
-    return {"type": "error"} | shape | ({"request_id": request_id} if request_id else {})
+def refusal(fault: ChatError, session_id: UUID | str) -> Encoded:
+    """Return the error frame that is the last of a connection; the id is what the path holds, whatever that is."""
+    return Encoded(encode(framed(error(error_object(fault, uuid4().hex)), session_id, now())))

@@ -7,13 +7,14 @@ from typing import Any
 from uuid import uuid4
 
 from chat_backend.domain.enums import Action, ParticipantRole
-from chat_backend.domain.errors import ChatError, Forbidden, InvalidInput
+from chat_backend.domain.errors import ChatError, Forbidden, InvalidInput, MalformedRequest
 from chat_backend.domain.strict_json import read_object
 from chat_backend.models import LlmJob
 from chat_backend.protocol.commands import read_command
 from chat_backend.protocol.events import error, message_shape, message_update, pong, typing_indicator
 from chat_backend.services import llm_jobs, messages
 from chat_backend.services.access import no_such, session_of
+from chat_backend.services.idempotency import Intent
 from chat_backend.web.errors import error_object
 from chat_backend.web.websocket.connection import Connection
 from chat_backend.web.websocket.hub import Hub
@@ -47,10 +48,7 @@ class Dispatch:
             self._connection.say(error(error_object(ChatError("Something went wrong."), trace_id), request_id))
 
     def _send_message(self, request_id: str | None, **fields: Any) -> None:
-        intent = None
-        if request_id is not None:
-            kept_seconds = self._backend.settings.idempotency_retention_seconds
-            intent = messages.send_intent(request_id, fields | {"role": "user"}, kept_seconds=kept_seconds)
+        intent = self._intent(request_id, fields | {"role": "user"}) if request_id is not None else None
         with self._backend.unit_of_work() as uow:
             sent = messages.send(
                 uow,
@@ -64,7 +62,15 @@ class Dispatch:
         if sent.replayed:
             again = message_update(message_shape(sent.message), Action.NEW_MESSAGE)
             self._connection.say(again | {"request_id": request_id, "replayed": True})
-        self._stopped_typing()
+        self._typing = False  # feeds end it when they show the message
+
+    def _intent(self, request_id: str, fields: dict[str, Any]) -> Intent:
+        kept_seconds = self._backend.settings.idempotency_retention_seconds
+        try:
+            return messages.send_intent(request_id, fields, kept_seconds=kept_seconds)
+        except MalformedRequest as fault:
+            message = "A request_id is 1 to 255 visible ASCII characters."
+            raise MalformedRequest(message, code=fault.code, field="request_id") from None
 
     def _cancel(self, request_id: str | None, job_id: Any) -> None:
         connection = self._connection
@@ -91,14 +97,10 @@ class Dispatch:
         connection = self._connection
         self._hub.tell(connection.session_id, typing_indicator(connection.user.id, is_typing))
 
-    def _stopped_typing(self) -> None:
-        if self._typing:
-            self._typing = False
-            self._tell_typing(False)
-
     def _ping(self, request_id: str | None) -> None:
         self._connection.say(pong(self._connection.offset))
 
     def gone(self) -> None:
-        """The typist has left."""
-        self._stopped_typing()
+        """The typist, if it was one, has left."""
+        if self._typing:
+            self._tell_typing(False)

@@ -6,7 +6,8 @@ import logging
 import re
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from contextlib import suppress
+from typing import cast
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -25,14 +26,17 @@ from chat_backend.web.websocket.connection import (
     NO_PARTICIPANT,
     NO_SESSION,
     POLICY,
+    TOO_LARGE,
     TRY_AGAIN,
     UNAUTHENTICATED,
     Connection,
+    refusal,
 )
 from chat_backend.web.websocket.dispatch import Dispatch
 from chat_backend.web.websocket.flood import FrameRate
 from chat_backend.web.websocket.hub import Hub
-from chat_backend.web.websocket.viewer_socket import ViewerSocket, stand_in
+from chat_backend.web.websocket.outbox import Outbox
+from chat_backend.web.websocket.viewer_socket import POLL_SECONDS, ViewerSocket, stand_in
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +84,17 @@ def websocket(ws: Server, session_id: str) -> None:
     viewer.unread = lambda: len(ws.input_buffer)
     try:
         connection, since = admit(hub, session_id, viewer.outbox)
+        viewer.flooded = lambda: _flooded(connection)
         _serve(hub, connection, ws, since=since)
     except ChatError as error:
-        _refuse(ws, viewer, error, session_id)
+        _refuse(hub, ws, viewer, error, session_id)
+    except Exception:  # a stack trace in HTTP is nothing to send on a socket
+        log.exception("a connection failed", extra={"action": "websocket"})
+        _refuse(hub, ws, viewer, ChatError("Something went wrong on our side."), session_id)
+    _part(hub, ws, viewer)
 
 
-def admit(hub: Hub, session_id: str, outbox: Any) -> tuple[Connection, int | None]:
+def admit(hub: Hub, session_id: str, outbox: Outbox) -> tuple[Connection, int | None]:
     """Return a connection for who is asking, not yet joined, and the offset it has seen.
 
     Raises Unauthenticated, NotFound, InvalidInput, Unavailable.
@@ -93,7 +102,8 @@ def admit(hub: Hub, session_id: str, outbox: Any) -> tuple[Connection, int | Non
     session = canonical_id(session_id)
     user = identify_stream(request, session, hub.backend)
     with hub.backend.reading() as reading:
-        enter(reading, session, user, to=READ)
+        # The offset before the role: whoever is removed between the two is found when the connection goes live.
+        admitted_at = enter(reading, session, user, to=READ).last_offset
         role = role_in(reading, session, user)
     since = read_since(request.headers.get("Last-Event-ID") or request.args.get("since"))
     connection = Connection(
@@ -103,6 +113,7 @@ def admit(hub: Hub, session_id: str, outbox: Any) -> tuple[Connection, int | Non
         role=role,
         deltas=request.args.get("deltas") == "1",
         outbox_bytes=hub.settings.outbox_bytes,
+        admitted_at=admitted_at,
     )
     return connection, since
 
@@ -130,14 +141,23 @@ def read_since(text: str | None) -> int | None:
 def _serve(hub: Hub, connection: Connection, ws: Server, *, since: int | None) -> None:
     dispatch = Dispatch(hub, connection)
     with hub.feed(connection.session_id) as feed:
-        hub.join(feed, connection, since=since)
+        replay = hub.join(feed, connection, since=since)
         try:
+            for _ in replay:
+                _let_read(connection, ws)
             _listen(connection, ws, dispatch)
         except ConnectionClosed:
             log.debug("connection ended", extra={"action": "websocket", "connection_id": connection.id})
         finally:
             dispatch.gone()
             hub.leave(feed, connection)
+
+
+def _let_read(connection: Connection, ws: Server) -> None:
+    """Wait until the viewer has read what was replayed, or is gone; one that does not read is closed by the hub."""
+    while ws.connected and not connection.closing and not connection.outbox.idle:
+        connection.outbox.pump()
+        time.sleep(POLL_SECONDS)
 
 
 def _listen(connection: Connection, ws: Server, dispatch: Callable[[str | bytes], None]) -> None:
@@ -148,24 +168,41 @@ def _listen(connection: Connection, ws: Server, dispatch: Callable[[str | bytes]
         viewer.taken()
         if connection.closing or data is None:
             continue
-        if rate.allows():
-            dispatch(data)
+        if not rate.allows():
+            _flooded(connection)
+        elif _size(data) > limits.FRAME_BYTES:
+            # The library has counted characters.
+            connection.close(TOO_LARGE, ErrorCode.PAYLOAD_TOO_LARGE, "The frame is too large.")
         else:
-            connection.close(POLICY, ErrorCode.RATE_LIMITED, "Too many frames a second.")
+            dispatch(data)
 
 
-def _refuse(ws: Server, viewer: ViewerSocket, error: ChatError, session_id: str) -> None:
-    """Say why in one frame, then close; wait a little for the client to hear it."""
-    from chat_backend.web.websocket.connection import refused_frame
+def _size(data: str | bytes) -> int:
+    return len(data.encode() if isinstance(data, str) else data)
 
-    viewer.outbox.push(refused_frame(error, session_id))
+
+def _flooded(connection: Connection) -> None:
+    connection.close(POLICY, ErrorCode.RATE_LIMITED, "Too many frames a second.")
+
+
+def _refuse(hub: Hub, ws: Server, viewer: ViewerSocket, error: ChatError, session_id: str) -> None:
+    """Say why in one frame, then close."""
     code = next((code for kind, code in _CODES if isinstance(error, kind)), TRY_AGAIN)
+    viewer.outbox.push(refusal(error, session_id))
     viewer.outbox.finish(code, error.message)
-    deadline = time.monotonic() + CLOSING_SECONDS
-    try:
+    with hub.lingering() as allowed, suppress(ConnectionClosed):
+        deadline = time.monotonic() + (CLOSING_SECONDS if allowed else 0)
         while (left := deadline - time.monotonic()) > 0:
             ws.receive(timeout=left)
             viewer.taken()
-    except ConnectionClosed:
-        log.debug("refused", extra={"action": "websocket", "code": code})
+
+
+def _part(hub: Hub, ws: Server, viewer: ViewerSocket) -> None:
+    """Leave the socket to the web server in a state in which its last words arrive."""
+    viewer.end_reading()
+    if not ws.connected:
+        # To a client's close it is the library that answers, after it has told us.
+        ws.thread.join(CLOSING_SECONDS)
+        with hub.lingering() as allowed:
+            viewer.linger(CLOSING_SECONDS if allowed else 0)
     viewer.outbox.drop()

@@ -6,7 +6,6 @@ not guessed at: `needs_refresh` is set, and the hub reads the truth from the dat
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import deque
@@ -16,19 +15,27 @@ from typing import Any
 from uuid import UUID
 
 from chat_backend.domain.enums import Action, EventType, JobStatus, MessageStatus, Role
+from chat_backend.domain.errors import ErrorCode
 from chat_backend.models.base import now
 from chat_backend.protocol.envelope import Delta, Durable
-from chat_backend.protocol.events import connection_established, encode, framed, message_delta, typing_indicator
-from chat_backend.web.websocket.connection import Connection
+from chat_backend.protocol.events import (
+    connection_established,
+    encode,
+    framed,
+    message_delta,
+    read_durable,
+    typing_indicator,
+)
+from chat_backend.web.websocket.connection import NO_SESSION, RESTARTING, Connection
 from chat_backend.web.websocket.frames import Encoded
 from chat_backend.web.websocket.reply import Reply
 
 REMEMBERED_EVENTS = 256
+REMEMBERED_BYTES = 1_048_576
 REMEMBERED_ENDS = 64
 SNAPSHOT_SECONDS = 0.25
 SNAPSHOT_BYTES_PER_SECOND = 256 * 1024
 
-_FINAL = {Action.COMPLETED.value, Action.FAILED.value, Action.CANCELLED.value}
 _ENDED_JOB = {JobStatus.SUCCEEDED.value, JobStatus.FAILED.value, JobStatus.CANCELLED.value}
 
 
@@ -57,7 +64,8 @@ class Feed:
         self.offset = 0
         self.replies: dict[str, Reply] = {}
         self.connections: dict[str, Connection] = {}
-        self._recent: deque[Durable] = deque(maxlen=REMEMBERED_EVENTS)
+        self._recent: deque[Durable] = deque()
+        self._recent_bytes = 0
         self._ended: deque[str] = deque(maxlen=REMEMBERED_ENDS)
         self._waiters: dict[str, list[Callable[[], None]]] = {}
         self._typing: dict[str, float] = {}
@@ -66,24 +74,33 @@ class Feed:
     # What comes in
 
     def durable(self, event: Durable) -> None:
-        """Take a durable event: the next is shown, an old one ignored, a later one means a gap."""
+        """Take a durable event: the next is shown, an old one ignored, a later one means a gap.
+
+        Raises ValueError for what is no event, and has then done nothing.
+        """
+        frame = read_durable(event)
         with self.lock:
             if not self.loaded or event.offset > self.offset + 1:
                 self.needs_refresh = True
             elif event.offset == self.offset + 1:
-                self._apply(event)
+                self._apply(event, frame)
 
-    def _apply(self, event: Durable) -> None:
+    def _apply(self, event: Durable, frame: dict[str, Any]) -> None:
         self.offset = event.offset
-        self._recent.append(event)
-        frame = json.loads(event.frame)
+        self._remember(event)
         self._show(event)
         if frame["type"] == EventType.MESSAGE_UPDATE:
-            self._message_updated(frame["action"], frame["message"])
+            self._message_updated(frame.get("action"), frame["message"])
         elif frame["type"] == EventType.JOB_UPDATE:
             self._job_updated(frame["job"])
         else:
             self.participants_changed = True
+
+    def _remember(self, event: Durable) -> None:
+        self._recent.append(event)
+        self._recent_bytes += len(event.frame)
+        while len(self._recent) > REMEMBERED_EVENTS or self._recent_bytes > REMEMBERED_BYTES:
+            self._recent_bytes -= len(self._recent.popleft().frame)
 
     def _show(self, event: Durable) -> None:
         plain = Encoded(event.frame, event.offset)
@@ -92,8 +109,10 @@ class Feed:
             connection.show_durable(named if connection.user.id == event.user_id else plain)
             self.needs_tick |= connection.unsettled
 
-    def _message_updated(self, action: str, message: dict[str, Any]) -> None:
+    def _message_updated(self, action: str | None, message: dict[str, Any]) -> None:
         if message["role"] != Role.ASSISTANT or message["job_id"] is None:
+            if action == Action.NEW_MESSAGE and isinstance(message.get("user_id"), str):
+                self._typed(message["user_id"], False)
             return
         if message["status"] not in (MessageStatus.PENDING, MessageStatus.STREAMING):
             self._reply_ended(message["id"])
@@ -101,7 +120,7 @@ class Feed:
         reply = self.replies.get(message["id"])
         if reply is None:
             reply = self.replies[message["id"]] = Reply(message)
-        elif message["attempt"] > reply.attempt or action == Action.RESTARTED:
+        elif message["attempt"] > reply.attempt:
             reply.restart(message["attempt"], message)
         for connection in self.connections.values():
             connection.shown(reply.message_id, message["attempt"], len(message["content"]))
@@ -120,7 +139,7 @@ class Feed:
         if reply and job["status"] == JobStatus.RUNNING and job["attempt"] > reply.attempt:
             reply.restart(job["attempt"])
         if reply and job["attempts"]:
-            reply.answered_by(job["attempts"][-1]["provider"], job["attempts"][-1]["model"])
+            reply.answered_by(job["attempts"][-1])
         if job["status"] in _ENDED_JOB:
             for wake in self._waiters.pop(job["id"], []):
                 wake()
@@ -194,7 +213,7 @@ class Feed:
         encoded = self._encode(body)
         for connection in self.connections.values():
             if connection.user.id != body["user_id"]:
-                connection.outbox.push(encoded)
+                connection.push(encoded)
 
     def _encode(self, body: dict[str, Any]) -> Encoded:
         return Encoded(encode(framed(body, self.session_id, now())))
@@ -204,14 +223,34 @@ class Feed:
     def reconcile(self, truth: Truth) -> None:
         """Take what was missed. Events go on from where the log stands; texts of one attempt only grow."""
         with self.lock:
-            self.needs_refresh = False
             if not self.loaded:
                 self.loaded, self.offset = True, truth.offset
             for event in truth.events:
                 if event.offset == self.offset + 1:
-                    self._apply(event)
+                    self._apply(event, read_durable(event))
             for message in truth.replies:
                 self._recover(message)
+
+    def start_over(self, truth: Truth) -> None:
+        """The log is shorter than what was shown of it: a database came back without its last commits.
+
+        Every viewer is sent away, to come back and be told.
+        """
+        with self.lock:
+            for connection in self.connections.values():
+                connection.close(RESTARTING, ErrorCode.SERVER_RESTARTING, "The log has moved: come back.")
+            self.offset = truth.offset
+            self.replies = {message["id"]: Reply(message) for message in truth.replies}
+            self._recent.clear()
+            self._ended.clear()
+            self._recent_bytes = 0
+
+    def close(self) -> None:
+        """The chat session is gone."""
+        with self.lock:
+            self.gone, self.needs_refresh = True, False
+            for connection in self.connections.values():
+                connection.close(NO_SESSION, ErrorCode.NOT_FOUND, "The chat session was deleted.")
 
     def _recover(self, message: dict[str, Any]) -> None:
         if message["id"] in self._ended:
@@ -227,32 +266,41 @@ class Feed:
 
     # Who watches
 
-    def attach(self, connection: Connection, *, since: int, replay: list[Durable], online: Iterable[str]) -> bool:
-        """Greet a connection, show it all after `since`, then what is being written; from then on it is live.
+    def replay(self, connection: Connection, events: Iterable[Durable], *, online: Iterable[str]) -> None:
+        """Greet a connection, unless that was done, and show it some of what it has missed."""
+        with self.lock:
+            self._greet(connection, recovered=True, online=online)
+            for event in events:
+                plain = Encoded(event.frame, event.offset)
+                mine = event.request_id and connection.user.id == event.user_id
+                connection.show_durable(plain.naming(event.request_id) if mine and event.request_id else plain)
+
+    def attach(self, connection: Connection, events: list[Durable], *, online: Iterable[str]) -> bool:
+        """Greet a connection, show it the last of what it has missed, then what is being written; then it is live.
 
         False where the log has moved on further than is remembered here: read again and come back.
         """
         with self.lock:
-            upto = replay[-1].offset if replay else since
+            upto = events[-1].offset if events else connection.offset
             newer = [event for event in self._recent if event.offset > upto]
             if self.offset - upto != len(newer) or self.gone:
                 return False
-            self._greet(connection, recovered=True, online=online)
-            connection.offset = since
-            for event in (*replay, *newer):
-                plain = Encoded(event.frame, event.offset)
-                mine = event.request_id and connection.user.id == event.user_id
-                connection.show_durable(plain.naming(event.request_id) if mine and event.request_id else plain)
+            self.replay(connection, (*events, *newer), online=online)
             self._go_live(connection)
             return True
 
-    def attach_afresh(self, connection: Connection, *, online: Iterable[str]) -> None:
-        """Greet a connection that missed nothing or too much: nothing is replayed."""
+    def attach_afresh(self, connection: Connection, *, online: Iterable[str]) -> bool:
+        """Greet a connection that missed nothing or too much: nothing is replayed. False where all is gone."""
         with self.lock:
-            self._greet(connection, recovered=False, online=online)
-            self._go_live(connection)
+            if not self.gone:
+                self._greet(connection, recovered=False, online=online)
+                self._go_live(connection)
+            return not self.gone
 
     def _greet(self, connection: Connection, *, recovered: bool, online: Iterable[str]) -> None:
+        if connection.greeted:
+            return
+        connection.greeted = True
         streaming = [
             {"message_id": reply.message_id, "job_id": reply.job_id, "attempt": reply.attempt}
             for reply in self._in_progress()
@@ -273,6 +321,9 @@ class Feed:
         for reply in self._in_progress():
             connection.baseline(reply)
         self.connections[connection.id] = connection
+        self.needs_tick |= connection.unsettled
+        # Whoever was removed between being let in and now has to be found.
+        self.participants_changed |= connection.admitted_at != self.offset
 
     def _in_progress(self) -> list[Reply]:
         return [reply for reply in self.replies.values() if reply.begun]
@@ -318,4 +369,4 @@ class Feed:
     def stale(self, at: float, seconds: float) -> bool:
         """Whether a reply is in progress of which nothing was heard for a while."""
         with self.lock:
-            return any(at - reply.last_grown_at > seconds for reply in self.replies.values())
+            return any(at - reply.last_grown_at > seconds for reply in self._in_progress())

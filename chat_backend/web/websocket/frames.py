@@ -22,7 +22,8 @@ def websocket_frame(opcode: int, payload: bytes) -> bytes:
 
 def close_frame(code: int, reason: str) -> bytes:
     """Return a close frame; the protocol allows a reason of 123 bytes."""
-    return websocket_frame(CLOSE, struct.pack("!H", code) + reason.encode()[:123])
+    text = reason.encode()[:123].decode(errors="ignore")  # never half a character
+    return websocket_frame(CLOSE, struct.pack("!H", code) + text.encode())
 
 
 class Encoded:

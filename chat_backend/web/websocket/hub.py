@@ -1,7 +1,8 @@
 """One process's fan-out: one subscription, and a feed for every chat session that someone watches here.
 
-Three threads serve all connections: the subscriber takes what is published, the clock sends what is due,
-the keeper compares with the database, so that what was lost on the way arrives all the same.
+Four threads serve all connections: the subscriber takes what is published, the clock sends what is due,
+the keeper compares with the database, so that what was lost on the way arrives all the same, and the
+teller tells Redis who is here.
 """
 
 from __future__ import annotations
@@ -9,27 +10,30 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
+from sqlalchemy.orm import Session
+
 from chat_backend.bootstrap import Backend
-from chat_backend.domain.enums import EventType
-from chat_backend.domain.errors import ChatError, ErrorCode, NotFound, TooMany
+from chat_backend.domain.errors import ChatError, ErrorCode, NotFound
+from chat_backend.domain.outage import Outage
 from chat_backend.protocol.envelope import Closed, Delta, Durable, Ephemeral, unpack
-from chat_backend.protocol.events import message_shape, presence
+from chat_backend.protocol.events import message_shape
 from chat_backend.realtime.channels import session_channel
 from chat_backend.realtime.connection import RedisAway, client
 from chat_backend.realtime.live_text import read_live_texts
-from chat_backend.realtime.presence import Presence, ProcessCensus
 from chat_backend.realtime.publisher import Publisher
 from chat_backend.realtime.subscriber import Subscriber
 from chat_backend.services import events, participants
+from chat_backend.services.access import no_such
+from chat_backend.web.websocket.attendance import Attendance, portions, too_many_connections
 from chat_backend.web.websocket.connection import (
     CLOSING_SECONDS,
     NO_PARTICIPANT,
-    NO_SESSION,
     RESTARTING,
     TRY_AGAIN,
     UNAUTHENTICATED,
@@ -42,12 +46,29 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.025
 CHECK_SECONDS = 1.0
 CATCH_UP_WITHOUT_REDIS_SECONDS = 0.5
-PRESENCE_SECONDS = 20.0
-CENSUS_SECONDS = 5.0
+TELL_SECONDS = 1.0
 OFFSETS_AT_ONCE = 500
+EVENTS_AT_ONCE = 100
+REPLAY_BYTES = 1_048_576
 JOIN_TRIES = 5
 SHUTDOWN_SECONDS = 2.0
 _CHANNEL_PREFIX = session_channel("")
+
+
+@dataclass(frozen=True)
+class Log:
+    """A look into a chat session's log: where it stands, the next events, None where they can't be replayed.
+
+    `replies` are those in progress, with at least the text that the events show.
+    """
+
+    offset: int
+    events: list[Durable] | None = None
+    replies: list[dict[str, Any]] = field(default_factory=list)
+
+    def reached_by(self, offset: int) -> bool:
+        """Whether who has seen all up to an offset has, with these events, seen everything."""
+        return (self.events[-1].offset if self.events else offset) >= self.offset
 
 
 class Hub:
@@ -59,8 +80,8 @@ class Hub:
         self.settings = backend.settings
         self._publisher = publisher
         self._redis = client(self.settings)
-        self.presence = Presence(self._redis, self.settings)
-        self.census = ProcessCensus(self._redis)
+        # A Redis that hangs costs one feed its wait, not each of hundreds.
+        self._live_outage = Outage(failures=1)
         self._lock = threading.Lock()
         self._feeds: dict[UUID, Feed] = {}
         self._connections: dict[str, Connection] = {}
@@ -68,16 +89,26 @@ class Hub:
         self._poked = threading.Event()
         self._tick_wanted = threading.Event()
         self._subscriber = Subscriber(self.settings, receive=self._receive, lost_touch=self._lost_touch)
+        self._attendance = Attendance(
+            self._redis, self.settings, process_id=self.id, connections=self._connections, tell=self.tell
+        )
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=work.__name__.strip("_"), daemon=True)
-            for work in (self._clock, self._keeper)
+            for work in (self._clock, self._keeper, self._teller)
         ]
         self._started = False
+        # Sockets that have ended, but whose last words are still on their way, hold a thread each. Beyond so many
+        # nobody is waited for: refused strangers must not take the threads that answer /health.
+        self._lingering = threading.BoundedSemaphore(16 if self.settings.is_sqlite else 1000)
 
     @property
     def count(self) -> int:
         """The open connections of this process."""
         return len(self._connections)
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
 
     def start(self) -> None:
         """Start the threads, once; later calls do nothing. Called in the process that serves, after any fork."""
@@ -92,16 +123,14 @@ class Hub:
     # What is published
 
     def _receive(self, channel: str, data: bytes) -> None:
-        feed = (
-            self._feeds.get(UUID(channel.removeprefix(_CHANNEL_PREFIX)))
-            if channel.startswith(_CHANNEL_PREFIX)
-            else None
-        )
+        try:
+            feed = self._feeds.get(UUID(channel.removeprefix(_CHANNEL_PREFIX)))
+        except ValueError:
+            return  # the anchor
         if feed is None:
             return
         try:
-            envelope = unpack(data)
-            self._take(feed, envelope)
+            self._take(feed, unpack(data))
         except (ValueError, KeyError, TypeError, AttributeError):
             # Whoever reaches Redis can publish anything: it is ignored, never passed on.
             log.warning("ignored an envelope that is none", extra={"action": "receive"})
@@ -173,16 +202,25 @@ class Hub:
             # Under the lock: a newcomer must not find itself subscribed and then lose it.
             self._subscriber.unsubscribe(session_channel(feed.session_id))
 
-    def join(self, feed: Feed, connection: Connection, *, since: int | None) -> None:
-        """Let a connection in: greeting, replay, baselines, then live. Raises TooMany, Unavailable."""
+    def join(self, feed: Feed, connection: Connection, *, since: int | None) -> Iterator[None]:
+        """Let a connection in: greeting, replay, baselines, then live.
+
+        The first part of it is sent at once. What is returned goes on with the rest whenever it is asked:
+        ask when the viewer has read what came before. Raises TooMany, NotFound, Unavailable.
+        """
         self._admit(connection)
         try:
-            online = self._count_in(connection) | {connection.user.id}
-            self._attach(feed, connection, since=since, online=online)
+            online = self._attendance.arrive(connection, feed.online_here())
         except BaseException:
             self._drop(connection)
             raise
-        self._tick_wanted.set()
+        try:
+            rest = self._attach(feed, connection, since=since, online=online)
+            next(rest, None)
+        except BaseException:
+            self.leave(feed, connection)
+            raise
+        return rest
 
     def _admit(self, connection: Connection) -> None:
         with self._lock:
@@ -201,88 +239,121 @@ class Hub:
         with self._lock:
             self._connections.pop(connection.id, None)
 
-    def _count_in(self, connection: Connection) -> set[str]:
-        try:
-            joined = self.presence.join(connection.session_id, connection.user.id, connection.id)
-        except RedisAway as error:
-            log.warning("presence is stale", extra={"action": "presence", "error": type(error).__name__})
-            return self._online_here(connection.session_id)
-        if joined.refused:
-            raise too_many_connections()
-        if joined.first:
-            self.tell(connection.session_id, presence(EventType.USER_JOINED, connection.user.id, joined.online))
-        return set(joined.online)
-
-    def _online_here(self, session_id: UUID) -> set[str]:
-        feed = self._feeds.get(session_id)
-        return feed.online_here() if feed else set()
-
-    def _attach(self, feed: Feed, connection: Connection, *, since: int | None, online: set[str]) -> None:
-        for _ in range(JOIN_TRIES):
-            current, replay = self._read_log(feed.session_id, since)
-            if current > feed.offset:
-                self.refresh(feed)
-            if replay is None:
+    def _attach(self, feed: Feed, connection: Connection, *, since: int | None, online: set[str]) -> Iterator[None]:
+        connection.offset = since or 0
+        tries = 0
+        while tries < JOIN_TRIES and not connection.closing:
+            log = self._read_log(feed, since=None if since is None else connection.offset)
+            if log.events is None:
                 break
-            if feed.attach(connection, since=since or 0, replay=replay, online=online):
+            if not log.reached_by(connection.offset):
+                feed.replay(connection, log.events, online=online)
+                yield
+            elif feed.attach(connection, log.events, online=online):
+                self._attached(feed)
                 return
-        feed.attach_afresh(connection, online=online)
+            else:
+                tries += 1  # the log ran away meanwhile
+        if connection.greeted:
+            connection.close(TRY_AGAIN, ErrorCode.TOO_SLOW, "The log is faster than you: come back.")
+        elif not feed.attach_afresh(connection, online=online):
+            raise no_such("chat session")
+        self._attached(feed)
 
-    def _read_log(self, session_id: UUID, since: int | None) -> tuple[int, list[Durable] | None]:
-        with self.backend.reading() as session:
-            current = events.current_offset(session, session_id)
-            if current is None:
-                raise NotFound("There is no such chat session.")
-            if since is None or not events.can_replay(session, session_id, since, current):
-                return current, None
-            return current, events.after(session, session_id, since, limit=current - since)
+    def _attached(self, feed: Feed) -> None:
+        self._tick_wanted.set()
+        if feed.participants_changed:
+            self._poked.set()
+
+    def _read_log(self, feed: Feed, *, since: int | None) -> Log:
+        """Look into the log, and see to it that the feed knows no less. Raises NotFound, Unavailable."""
+        with self._snapshot() as session:
+            log = _log(session, feed.session_id, since=since)
+        if log.offset > feed.offset:
+            self.refresh(feed)
+        if log.replies:
+            # Live text may be away while the checkpoints are not: a baseline must not show less than the replay.
+            feed.reconcile(Truth(log.offset, [], log.replies))
+        return log
 
     def leave(self, feed: Feed, connection: Connection) -> None:
         """Let a connection go; its user's last one is told to the others."""
         feed.detach(connection)
         self._drop(connection)
+        self._attendance.depart(connection, feed.online_here())
+
+    @contextmanager
+    def lingering(self) -> Iterator[bool]:
+        """Hold a place among those that wait for a viewer to close; False where there is none."""
+        allowed = self._lingering.acquire(blocking=False)
         try:
-            online = self.presence.leave(connection.session_id, connection.user.id, connection.id)
-        except RedisAway as error:
-            log.warning("presence is stale", extra={"action": "presence", "error": type(error).__name__})
-            online = frozenset(feed.online_here())
-        if online is not None and connection.user.id not in online:
-            self.tell(connection.session_id, presence(EventType.USER_LEFT, connection.user.id, online))
+            yield allowed
+        finally:
+            if allowed:
+                self._lingering.release()
 
     # What the database says
 
+    @contextmanager
+    def _snapshot(self) -> Iterator[Session]:
+        """Open a transaction in which all reads see one moment."""
+        with self.backend.reading() as session:
+            if self.backend.engine.dialect.name == "postgresql":
+                session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            yield session
+
     def refresh(self, feed: Feed) -> None:
         """Read what a feed has missed and show it. Raises Unavailable."""
-        with self.backend.reading() as session:
+        # Before the reading: what turns out to be missing while we read is to be read again.
+        feed.needs_refresh = False
+        try:
+            while not self._refreshed(feed):
+                continue
+        except BaseException:
+            feed.needs_refresh = True
+            raise
+        if feed.participants_changed:
+            self._poked.set()
+
+    def _refreshed(self, feed: Feed) -> bool:
+        """Read some of what a feed has missed; say whether that was all."""
+        known = feed.offset
+        with self._snapshot() as session:
             offset = events.current_offset(session, feed.session_id)
             if offset is None:
-                self._close_gone(feed)
-                return
+                feed.close()
+                return True
             missed = []
-            if feed.loaded and offset > feed.offset:
-                missed = events.after(session, feed.session_id, feed.offset, limit=offset - feed.offset)
+            if feed.loaded and offset > known:
+                missed = events.after(session, feed.session_id, known, limit=EVENTS_AT_ONCE)
             replies = [message_shape(message) for message in events.in_progress(session, [feed.session_id])]
-        feed.reconcile(Truth(offset, missed, self._with_live_text(replies)))
+        if missed and missed[-1].offset < offset:
+            feed.reconcile(Truth(offset, missed, []))
+            return False
+        truth = Truth(offset, missed, self._with_live_text(replies))
+        if feed.loaded and not _follows(known, truth):
+            feed.start_over(truth)
+        else:
+            feed.reconcile(truth)
+        return True
 
     def _with_live_text(self, replies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if not replies or not self._live_outage.over():
+            return replies  # the checkpoints must do
         try:
             texts = read_live_texts(self._redis, [(reply["id"], reply["attempt"]) for reply in replies])
         except RedisAway:
-            return replies  # the checkpoints must do
+            self._live_outage.failed()
+            return replies
+        self._live_outage.succeeded()
         return [
             reply | {"content": text} if len(text) > len(reply["content"]) else reply
             for reply, text in zip(replies, texts, strict=True)
         ]
 
-    def _close_gone(self, feed: Feed) -> None:
-        with feed.lock:
-            feed.gone, feed.needs_refresh = True, False
-            for connection in list(feed.connections.values()):
-                connection.close(NO_SESSION, ErrorCode.NOT_FOUND, "The chat session was deleted.")
-
     # What time brings
 
-    def _guarded(self, work: Any) -> None:
+    def _guarded(self, work: Callable[[], None]) -> None:
         while not self._stopping.is_set():
             try:
                 work()
@@ -320,7 +391,7 @@ class Hub:
                 else:
                     connection.outbox.pump()
             elif blocked is not None and at - blocked > self.settings.send_timeout_seconds:
-                connection.cut(TRY_AGAIN, "too slow")
+                connection.cut(TRY_AGAIN, "You do not read.")
             elif connection.expired():
                 connection.close(UNAUTHENTICATED, ErrorCode.UNAUTHENTICATED, "The token has expired.")
             elif at - connection.last_ping_at >= self.settings.ping_seconds:
@@ -332,26 +403,25 @@ class Hub:
             connection.outbox.drop()
 
     def _keeper(self) -> None:
-        compared = refreshed = counted = float("-inf")
-        told = 0
+        compared = float("-inf")
         while not self._stopping.is_set():
-            interval = self.settings.catch_up_seconds if self._subscriber.connected else CATCH_UP_WITHOUT_REDIS_SECONDS
-            self._poked.wait(min(interval, self.settings.catch_up_seconds))
+            interval = self.settings.catch_up_seconds
+            if not self._subscriber.connected:
+                interval = min(interval, CATCH_UP_WITHOUT_REDIS_SECONDS)
+            self._poked.wait(interval)
             self._poked.clear()
             at = time.monotonic()
             try:
                 self._refresh_wanting()
-                if at - compared >= min(interval, self.settings.catch_up_seconds):
+                if at - compared >= interval:
                     compared = at
                     self._compare()
             except ChatError:
                 self._stopping.wait(CATCH_UP_WITHOUT_REDIS_SECONDS)  # the database is away: it was logged
-            if at - counted >= CENSUS_SECONDS or self.count != told:
-                counted, told = at, self.count
-                self._tell_census()
-            if at - refreshed >= PRESENCE_SECONDS:
-                refreshed = at
-                self._tell_presence()
+
+    def _teller(self) -> None:
+        while not self._stopping.wait(TELL_SECONDS):
+            self._attendance.report()
 
     def _refresh_wanting(self) -> None:
         for feed in list(self._feeds.values()):
@@ -362,21 +432,25 @@ class Hub:
 
     def _check_participants(self, feed: Feed) -> None:
         feed.participants_changed = False
-        with self.backend.reading() as session:
-            roles = participants.roles(session, feed.session_id)
+        try:
+            with self.backend.reading() as session:
+                roles = participants.roles(session, feed.session_id)
+        except BaseException:
+            feed.participants_changed = True
+            raise
         with feed.lock:
             for connection in list(feed.connections.values()):
                 role = roles.get(connection.user.id)
                 if role is not None:
                     connection.role = role
-                    continue
-                feed.detach(connection)
-                connection.close(NO_PARTICIPANT, ErrorCode.NOT_A_PARTICIPANT, "You are no longer a participant.")
+                elif not feed.gone:
+                    feed.detach(connection)
+                    connection.close(NO_PARTICIPANT, ErrorCode.NOT_A_PARTICIPANT, "You are no longer a participant.")
 
     def _compare(self) -> None:
         feeds = [feed for feed in list(self._feeds.values()) if feed.loaded and not feed.gone]
         at = time.monotonic()
-        for portion in _portions(feeds, OFFSETS_AT_ONCE):
+        for portion in portions(feeds, OFFSETS_AT_ONCE):
             with self.backend.reading() as session:
                 offsets = events.current_offsets(session, [feed.session_id for feed in portion])
             for feed in portion:
@@ -385,23 +459,6 @@ class Hub:
                     self.refresh(feed)
                 if feed.needs_tick:
                     self._tick_wanted.set()
-
-    def _tell_census(self) -> None:
-        try:
-            self.census.report_web(self.id, self.count)
-        except RedisAway as error:
-            log.debug("not counted", extra={"action": "census", "error": type(error).__name__})
-
-    def _tell_presence(self) -> None:
-        connections = list(self._connections.values())
-        try:
-            self.presence.refresh((c.session_id, c.user.id, c.id) for c in connections)
-            for session_id in {connection.session_id for connection in connections}:
-                gone, online = self.presence.prune(session_id)
-                for user_id in gone:
-                    self.tell(session_id, presence(EventType.USER_LEFT, user_id, online))
-        except RedisAway as error:
-            log.debug("presence is stale", extra={"action": "presence", "error": type(error).__name__})
 
     def shut_down(self) -> None:
         """Close every connection with 1012, so that its client comes back elsewhere; bounded, safe to repeat."""
@@ -416,16 +473,32 @@ class Hub:
         for connection in list(self._connections.values()):
             connection.outbox.drop()
         self._subscriber.stop()
-        try:
-            self.census.leave(self.id)
-        except RedisAway as error:
-            log.debug("not counted out", extra={"action": "census", "error": type(error).__name__})
+        self._attendance.end()
 
 
-def too_many_connections() -> TooMany:
-    return TooMany("Too many connections are open.", code=ErrorCode.TOO_MANY_CONNECTIONS, retry_after_seconds=5)
+def _log(session: Session, session_id: UUID, *, since: int | None) -> Log:
+    current = events.current_offset(session, session_id)
+    if current is None:
+        raise no_such("chat session")
+    if since is None or not events.can_replay(session, session_id, since, current):
+        return Log(current)
+    found = list(_bounded(events.after(session, session_id, since, limit=EVENTS_AT_ONCE)))
+    shown = events.in_progress(session, [session_id]) if found else []
+    return Log(current, found, [message_shape(message) for message in shown])
 
 
-def _portions(feeds: Sequence[Feed], size: int) -> Iterator[Sequence[Feed]]:
-    for start in range(0, len(feeds), size):
-        yield feeds[start : start + size]
+def _follows(known: int, truth: Truth) -> bool:
+    """Whether the log goes on from what is known; else events were forgotten, or a database lost its last commits."""
+    if truth.offset <= known:
+        return truth.offset == known
+    return bool(truth.events) and truth.events[0].offset == known + 1
+
+
+def _bounded(found: Sequence[Durable]) -> Iterator[Durable]:
+    """Return the first of these events: as many as one may send at once, and one at least."""
+    size = 0
+    for event in found:
+        if size and size + len(event.frame) > REPLAY_BYTES:
+            return
+        size += len(event.frame)
+        yield event

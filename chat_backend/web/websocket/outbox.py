@@ -6,12 +6,15 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from chat_backend.web.websocket.frames import PING, Encoded, close_frame, websocket_frame
 
 SSE_COMMENT = b": still here\n\n"
+SSE_HEAD = b"retry: 2000\n\n"
+# What a viewer has to read within one send timeout, not to be taken for one that does not read.
+SSE_PIECE_BYTES = 64 * 1024
 PINGS_UNANSWERED = 2
 
 
@@ -45,8 +48,8 @@ class Outbox(Protocol):
         """Send what waits, then say why it ends."""
         ...
 
-    def cut(self, code: int, reason: str) -> None:
-        """Forget what waits, but for the frame that is half sent, and say why it ends."""
+    def cut(self, last: Encoded, code: int, reason: str) -> None:
+        """Forget what waits, but for the frame that is half sent; send one more and say why it ends."""
         ...
 
     def drop(self) -> None:
@@ -125,14 +128,14 @@ class SocketOutbox:
                 self._append(close_frame(code, reason))
                 self._finished = True
 
-    def cut(self, code: int, reason: str) -> None:
+    def cut(self, last: Encoded, code: int, reason: str) -> None:
         with self._lock:
             if self._finished:
                 return
             rest = [self._waiting[0]] if self._half_sent and self._waiting else []
             self._waiting = deque(rest)
             self.waiting_bytes = sum(map(len, rest))
-            self._append(close_frame(code, reason))
+            self._append(last.websocket + close_frame(code, reason))
             self._finished = True
 
     def drop(self) -> None:
@@ -168,7 +171,6 @@ class StreamOutbox:
                 return
             self._waiting.append(encoded.sse)
             self.waiting_bytes += len(encoded.sse)
-            self.blocked_since = self.blocked_since or time.monotonic()
             self._ready.notify()
 
     def pump(self) -> None:
@@ -183,7 +185,7 @@ class StreamOutbox:
             self._finished = True
             self._ready.notify()
 
-    def cut(self, code: int, reason: str) -> None:
+    def cut(self, last: Encoded, code: int, reason: str) -> None:
         self.drop()
 
     def drop(self) -> None:
@@ -196,25 +198,38 @@ class StreamOutbox:
         if self._sock is not None and self.blocked_since is not None:
             shut(self._sock)
 
-    def stream(self, ended: Callable[[], None]) -> Iterator[bytes]:
-        """Yield what is pushed, and a comment when nothing is, until finished; then call `ended`."""
-        try:
-            yield b"retry: 2000\n\n"
-            while True:
-                with self._ready:
-                    if not self._waiting and not self._finished:
-                        self._ready.wait(self._comment_seconds)
-                    data = b"".join(self._waiting)
-                    self._waiting.clear()
-                    self.waiting_bytes = 0
-                    self.blocked_since = None
-                    finished = self._finished
-                if data or not finished:
-                    yield data or SSE_COMMENT
-                if finished:
-                    return
-        finally:
-            ended()
+    def stream(self, replay: Iterator[None]) -> Iterator[bytes]:
+        """Yield what is pushed until finished, and a comment when nothing is.
+
+        `replay` is asked for more of the past whenever what came of it before is read.
+        """
+        yield SSE_HEAD
+        for _ in replay:
+            yield from self._in_pieces(self._take())
+        while True:
+            with self._ready:
+                if not self._waiting and not self._finished:
+                    self._ready.wait(self._comment_seconds)
+                finished = self._finished
+            data = self._take()
+            if data or not finished:
+                yield from self._in_pieces(data or SSE_COMMENT)
+            if finished:
+                return
+
+    def _take(self) -> bytes:
+        with self._ready:
+            data = b"".join(self._waiting)
+            self._waiting.clear()
+            self.waiting_bytes = 0
+            return data
+
+    def _in_pieces(self, data: bytes) -> Iterator[bytes]:
+        for start in range(0, len(data), SSE_PIECE_BYTES):
+            # Until it comes back for more, the server hangs in a send.
+            self.blocked_since = time.monotonic()
+            yield data[start : start + SSE_PIECE_BYTES]
+            self.blocked_since = None
 
 
 def shut(sock: Any) -> None:

@@ -61,8 +61,9 @@ class Reply:
             self.text.append(new)
         return new
 
-    def answered_by(self, provider: str, model: str) -> None:
-        self._message = self._message | {"llm_provider": provider, "llm_model": model}
+    def answered_by(self, attempt: dict[str, Any]) -> None:
+        """Note who writes this reply, as the job's newest attempt tells."""
+        self._message = self._message | {"llm_provider": attempt["provider"], "llm_model": attempt["model"]}
 
     def snapshot(self) -> dict[str, Any]:
         """Return the frame body that shows the text so far."""

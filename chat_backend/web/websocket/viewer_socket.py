@@ -6,13 +6,19 @@ unread: one viewer could garble its own frames, or fill the process's memory.
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
+from chat_backend.domain import limits
+from chat_backend.web.websocket.flood import FrameRate
 from chat_backend.web.websocket.outbox import SocketOutbox
 
 MAX_UNREAD_FRAMES = 64
+DISCARD_BYTES = 65536
+POLL_SECONDS = 0.02
 _KEYS = ("gunicorn.socket", "werkzeug.socket")
 
 
@@ -23,16 +29,24 @@ class ViewerSocket:
         self._sock = sock
         self.outbox = SocketOutbox(sock)
         self.unread: Callable[[], int] = lambda: 0
+        self.flooded: Callable[[], None] = lambda: None
         self._taken = threading.Event()
+        self._ended = False
+        # What the library says by itself answers a viewer's pings: these may be a flood as well.
+        self._rate = FrameRate(limits.FRAMES_PER_SECOND)
 
     def send(self, data: bytes) -> int:
+        if not self._rate.allows():
+            self.flooded()
         self.outbox.push_bytes(data)
         return len(data)
 
     def recv(self, size: int) -> bytes:
-        while self.unread() > MAX_UNREAD_FRAMES:
+        while self.unread() > MAX_UNREAD_FRAMES and not self._ended:
             self._taken.clear()
             self._taken.wait(1)
+        if self._ended:
+            return b""
         data: bytes = self._sock.recv(size)
         self.outbox.heard()
         return data
@@ -47,6 +61,30 @@ class ViewerSocket:
     def fileno(self) -> int:
         fileno: int = self._sock.fileno()
         return fileno
+
+    def end_reading(self) -> None:
+        """Let the library's thread go: nobody takes frames any more."""
+        self._ended = True
+        self._taken.set()
+
+    def linger(self, seconds: float) -> None:
+        """Send what waits and wait until the viewer has closed its side too, at most so long.
+
+        A socket that is closed with something unread in it resets the connection, and the viewer
+        never learns why it ended.
+        """
+        deadline = time.monotonic() + seconds
+        while not self.outbox.idle and time.monotonic() < deadline:
+            self.outbox.pump()
+            time.sleep(POLL_SECONDS)
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+            while (left := deadline - time.monotonic()) > 0:
+                self._sock.settimeout(left)
+                if not self._sock.recv(DISCARD_BYTES):
+                    return
+        except OSError:
+            return  # it is closed, or its time is up
 
 
 def stand_in(environ: dict[str, Any]) -> None:
