@@ -8,9 +8,11 @@ from celery import Celery
 from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 
 from chat_backend.bootstrap import connect
+from chat_backend.queue import transport
 from chat_backend.startup import settings_or_exit
 from workers.runtime import Runtime, start
 
+transport.install()
 app = Celery("workers", include=["workers.process_llm"])
 app.config_from_object("celeryconfig")
 

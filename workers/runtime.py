@@ -163,14 +163,18 @@ class Runtime:
             run = self.runs.get(UUID(data.decode()))
         except ValueError:
             return  # whoever reaches Redis can publish anything
-        if run is not None:
-            run.request(Stop.CANCELLED)
+        # For the same reason it is only a hint: the row decides.
+        self._look_if_possible([run] if run else [])
 
     def _lost_touch(self) -> None:
+        self._look_if_possible(self.runs.all())
+
+    def _look_if_possible(self, runs: list[Run]) -> None:
         try:
-            self._heartbeat()
+            if runs:
+                self._look_at(runs)
         except Unavailable:
-            log.debug("the database is away", extra={"action": "lost_touch"})  # the next beat is as good
+            log.debug("the database is away", extra={"action": "look"})  # the next heartbeat is as good
 
     def drain(self) -> None:
         """Claim nothing new, let replies run for a while, hand the rest over; bounded, safe to repeat."""
@@ -241,20 +245,28 @@ class Runtime:
             self._stopped.wait(seconds * random.uniform(0.8, 1.0))  # noqa: S311 - not a secret
 
     def _heartbeat(self) -> None:
-        # Noted before the question, so that a claim made in between is not taken for a lost one.
         runs = self.runs.all()
-        holding = [run for run in runs if run.live is not None]
-        if not runs:
-            return
-        with self.backend.unit_of_work() as uow:
-            ids = [run.job_id for run in runs]
-            held = leases.heartbeat(uow.session, self.id, ids, lease_seconds=self.settings.lease_seconds)
-        leased = {lease.job_id: lease for lease in held}
-        for run in holding:
-            lease = leased.get(run.job_id)
+        begun = _begun(runs)
+        if runs:
+            with self.backend.unit_of_work() as uow:
+                ids = [run.job_id for run in runs]
+                leases.renew(uow.session, self.id, ids, lease_seconds=self.settings.lease_seconds)
+                held = leases.held(uow.session, self.id, ids)
+            self._stop_unwanted(runs, begun, held)
+
+    def _look_at(self, runs: list[Run]) -> None:
+        """Stop what the database wants stopped."""
+        begun = _begun(runs)
+        with self.backend.reading() as session:
+            held = leases.held(session, self.id, [run.job_id for run in runs])
+        self._stop_unwanted(runs, begun, held)
+
+    def _stop_unwanted(self, runs: list[Run], begun: set[UUID], held: dict[UUID, leases.Held]) -> None:
+        for run in runs:
+            lease = held.get(run.job_id)
             if lease is not None and lease.cancel_requested:
                 run.request(Stop.CANCELLED)
-            elif run.claim is not None and (lease is None or lease.attempt != run.claim.number):
+            elif run.job_id in begun and run.claim and (lease is None or lease.attempt != run.claim.number):
                 run.request(Stop.LOST)
 
     def _checkpoint(self) -> None:
@@ -296,6 +308,11 @@ class Runtime:
                     events_seconds=self.settings.event_retention_seconds,
                     keys_seconds=self.settings.idempotency_retention_seconds,
                 )
+
+
+def _begun(runs: list[Run]) -> set[UUID]:
+    """Note, before the database is asked, what is claimed: a claim made meanwhile is not taken for a lost one."""
+    return {run.job_id for run in runs if run.live is not None}
 
 
 def _counts(error: ProviderError) -> bool:

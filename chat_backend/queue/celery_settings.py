@@ -13,8 +13,6 @@ from chat_backend.config import Settings
 from chat_backend.queue import names
 
 KEY_PREFIX = "chat:celery:"
-# The same on both sides, or one side gives back what the other still works on.
-VISIBILITY_TIMEOUT_SECONDS = 3600
 CONNECT_TIMEOUT_SECONDS = 2
 PRODUCER_TIMEOUT_SECONDS = 2
 WORKER_TIMEOUT_SECONDS = 15
@@ -87,7 +85,6 @@ def _transport(settings: Settings, *, timeout_seconds: int, max_connections: int
         return {}
     return {
         "global_keyprefix": KEY_PREFIX,
-        "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
         "socket_timeout": timeout_seconds,
         "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "socket_keepalive": True,

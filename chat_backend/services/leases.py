@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import exists, or_, select, text, update
+from sqlalchemy import ColumnElement, exists, or_, select, text, update
 from sqlalchemy.orm import Session, aliased
 
 from chat_backend.domain.enums import UNFINISHED_JOB, JobStatus, MessageStatus
@@ -23,23 +23,30 @@ class Held:
     cancel_requested: bool
 
 
-def heartbeat(session: Session, worker: str, job_ids: Collection[UUID], *, lease_seconds: float) -> list[Held]:
-    """Renew a worker's leases on the jobs it has in hand, and return those it holds.
+def renew(session: Session, worker: str, job_ids: Collection[UUID], *, lease_seconds: float) -> None:
+    """Renew a worker's leases on the jobs it has in hand.
 
     A job that it holds and has lost from its hands (a commit that nobody heard of) is left to run out.
     """
-    mine = (LlmJob.id.in_(job_ids), LlmJob.lease_owner == worker, LlmJob.status == JobStatus.RUNNING)
+    mine = _mine(worker, job_ids)
     # A row that is locked is being written by its own end: it is skipped rather than waited for.
     unlocked = select(LlmJob.id).where(*mine).with_for_update(skip_locked=True)
-    until = database_clock() + lease_seconds
     session.execute(
         update(LlmJob)
         .where(LlmJob.id.in_(unlocked.scalar_subquery()), *mine)
-        .values(lease_until=until)
+        .values(lease_until=database_clock() + lease_seconds)
         .execution_options(synchronize_session=False)
     )
-    held = select(LlmJob.id, LlmJob.attempt, LlmJob.cancel_requested_at).where(*mine)
-    return [Held(id, attempt, cancelled is not None) for id, attempt, cancelled in session.execute(held)]
+
+
+def held(session: Session, worker: str, job_ids: Collection[UUID]) -> dict[UUID, Held]:
+    """Return which of these jobs a worker holds."""
+    query = select(LlmJob.id, LlmJob.attempt, LlmJob.cancel_requested_at).where(*_mine(worker, job_ids))
+    return {id: Held(id, attempt, cancelled is not None) for id, attempt, cancelled in session.execute(query)}
+
+
+def _mine(worker: str, job_ids: Collection[UUID]) -> tuple[ColumnElement[bool], ...]:
+    return (LlmJob.id.in_(job_ids), LlmJob.lease_owner == worker, LlmJob.status == JobStatus.RUNNING)
 
 
 @dataclass(frozen=True)

@@ -234,7 +234,9 @@ def test_a_process_that_dies_between_commit_and_wake_up_leaves_a_job_that_the_sw
     viewer.until_job("succeeded", seconds=5)
 
 
-@pytest.mark.parametrize("garbage", [b"not json", b"{}", b'{"body": "x", "properties": {}}', b"\xff\xfe", b"x" * 5_000_000])
+@pytest.mark.parametrize(
+    "garbage", [b"not json", b"{}", b'{"body": "x", "properties": {}}', b"\xff\xfe", b"x" * 5_000_000]
+)
 def test_garbage_in_the_queue_stops_no_worker(running: Deployment, garbage: bytes) -> None:
     with running.valkey.client() as client:
         client.lpush("chat:celery:llm", garbage)

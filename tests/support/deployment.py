@@ -239,5 +239,3 @@ def recovered(deployment: Deployment) -> Iterator[Deployment]:
         deployment.valkey.start()
         deployment.valkey.thaw()
         deployment.forget_clients()
-
-
