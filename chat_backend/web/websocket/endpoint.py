@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import re
 import time
@@ -15,10 +16,20 @@ from flask import Flask, current_app, request
 from flask_sock import Sock
 from simple_websocket import ConnectionClosed
 from simple_websocket.ws import Server
+from werkzeug.datastructures import Headers
 
 from chat_backend.config import Settings
 from chat_backend.domain import limits
-from chat_backend.domain.errors import ChatError, ErrorCode, Forbidden, InvalidInput, NotFound, TooMany, Unauthenticated
+from chat_backend.domain.errors import (
+    ChatError,
+    ErrorCode,
+    Forbidden,
+    InvalidInput,
+    MalformedRequest,
+    NotFound,
+    TooMany,
+    Unauthenticated,
+)
 from chat_backend.services.access import READ, enter, no_such, role_in
 from chat_backend.web.auth import identify_stream
 from chat_backend.web.websocket.connection import (
@@ -41,6 +52,7 @@ from chat_backend.web.websocket.viewer_socket import POLL_SECONDS, ViewerSocket,
 log = logging.getLogger(__name__)
 
 PATH = "/api/v1/chat/sessions/<session_id>/websocket"
+KEY_BYTES = 16
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _CODES: list[tuple[type[ChatError], int]] = [
     (Unauthenticated, UNAUTHENTICATED),
@@ -62,6 +74,7 @@ def _prepare() -> None:
     """Before the upgrade: refuse foreign pages, and put our socket in the library's hands."""
     if request.endpoint == "websocket":
         check_origin(request.headers.get("Origin"), request.host, current_app.extensions["backend"].settings)
+        check_handshake(request.headers)
         stand_in(request.environ)
 
 
@@ -74,6 +87,16 @@ def check_origin(origin: str | None, host: str, settings: Settings) -> None:
     if same or (settings.is_dev and parts.hostname in _LOOPBACK):
         return
     raise Forbidden("This origin is not allowed.", code=ErrorCode.ORIGIN_NOT_ALLOWED)
+
+
+def check_handshake(headers: Headers) -> None:
+    """Raise MalformedRequest where a client asks for an upgrade that the library would stumble over."""
+    try:
+        key = base64.b64decode(headers.get("Sec-WebSocket-Key", ""), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES or headers.get("Sec-WebSocket-Version", "") != "13":
+        raise MalformedRequest("Not a WebSocket handshake of version 13.")
 
 
 def websocket(ws: Server, session_id: str) -> None:

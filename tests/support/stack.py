@@ -1,0 +1,84 @@
+"""A whole product that several tests share: a provider, workers and web processes over one database and one Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+from uuid import uuid4
+
+from websockets.sync.client import ClientConnection, connect
+
+from tests.support import processes
+from tests.support.chat import API, Chat, Frame, Viewer
+from tests.support.processes import Process
+from tests.support.provider_stub import Stub
+
+
+@dataclass
+class Stack:
+    """What runs, and ways in."""
+
+    environ: dict[str, str]
+    folder: Path
+    stub: Stub
+    processes: list[Process] = field(default_factory=list)
+    _chats: list[Chat] = field(default_factory=list)
+
+    def launch(self, name: str, **changes: str) -> Process:
+        """Start a line of the Procfile; it is stopped with the stack, unless it has ended before."""
+        process = processes.start(name, self.environ | changes, self.folder)
+        self.processes.append(process)
+        return process
+
+    @property
+    def web(self) -> Process:
+        return next(process for process in self.processes if process.name == "web")
+
+    def chat(self, user: str | None = None, *, web: Process | None = None) -> Chat:
+        """Return a client of a user, one of its own unless named."""
+        chat = Chat((web or self.web).url, user or f"user-{uuid4().hex[:8]}")
+        self._chats.append(chat)
+        return chat
+
+    def close(self) -> None:
+        for chat in self._chats:
+            chat.http.close()
+        for process in reversed(self.processes):
+            process.stop()
+
+
+@contextmanager
+def running(
+    environ: dict[str, str], folder: Path, stub: Stub, *, worker: bool = True, **changes: str
+) -> Iterator[Stack]:
+    """Start a web process and, unless told otherwise, a worker."""
+    stack = Stack(environ | {"LOCAL_LLM_BASE_URL": stub.base_url} | changes, folder, stub)
+    try:
+        if worker:
+            stack.launch("worker")
+        stack.launch("web")
+        yield stack
+    finally:
+        stack.close()
+
+
+def socket_url(process: Process, session_id: str, **query: Any) -> str:
+    base = process.url.replace("http", "ws", 1)
+    return f"{base}{API}/sessions/{session_id}/websocket?{urlencode(query)}"
+
+
+def dial(url: str, **more: Any) -> ClientConnection:
+    """Open a socket without any of the Viewer's checks."""
+    return connect(url, **{"proxy": None, "max_size": None, "open_timeout": 10, "legacy": True} | more)
+
+
+def refused(url: str, **more: Any) -> tuple[Frame, int]:
+    """Return the one error frame and the close code of a socket that is not let in."""
+    with Viewer(dial(url, **more)) as viewer:
+        code = viewer.until_closed()
+    assert [frame["type"] for frame in viewer.frames] == ["error"], viewer.frames
+    return viewer.frames[0], code
