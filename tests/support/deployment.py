@@ -122,7 +122,7 @@ class Deployment:
 
     def calls(self, tag: str = "") -> list[dict[str, Any]]:
         """The provider's requests so far; with a tag, those whose model's name holds it."""
-        return [call for call in self.stub.ledger() if f"tag={tag}" in call["model"] + call["last_user_message"] + ","]
+        return [call for call in self.stub.ledger() if f"tag={tag}" in call["model"] + ","]
 
     def until_called(self, tag: str, *, times: int = 1, seconds: float = 15.0) -> dict[str, Any]:
         """Wait until the provider was asked so often, and return the last request."""

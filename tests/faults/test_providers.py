@@ -1,0 +1,99 @@
+"""Providers that break: what is stored, what viewers see, and how often was asked. The mapping of every single
+fault to an error is tested in tests/integration/test_providers.py."""
+
+from __future__ import annotations
+
+from chat_backend.domain.enums import JobStatus, Outcome
+from tests.support.deployment import Deployment
+from tests.support.provider_stub import expected_text
+
+TRANSIENT = [
+    "fail=429,retry_after=1", "fail=500", "fail=503", "drop", "cut=5", "reset=5", "eof=5", "error_event=5", "garbage",
+    "hang=headers", "hang=stream,after=5", "malformed=5,no_finish", "no_finish", "gzip", "giant=2000000", "whole_error",
+]  # fmt: skip
+HOPELESS = ["fail=400", "fail=401", "fail=402", "fail=403", "fail=404"]
+ODD = ["nul", "unicode", "bad_utf8", "bytes=3", "eol=crlf", "close", "server=ollama", "server=llamacpp", "whole"]
+
+
+def test_a_broken_answer_is_asked_for_again_and_ends_whole(running: Deployment) -> None:
+    chat = running.chat()
+    sessions = [
+        chat.new_session(f"stub:{fault},times=1,tokens=20,delay=0.01,tag=again{n}") for n, fault in enumerate(TRANSIENT)
+    ]
+    viewers = [running.follow(chat, session["id"], deltas=1) for session in sessions]
+
+    jobs = [chat.ask(session["id"], "Go on.")["job_id"] for session in sessions]
+
+    for number, (fault, viewer, job_id) in enumerate(zip(TRANSIENT, viewers, jobs, strict=True)):
+        final = viewer.until_action("completed")["message"]
+        viewer.until_job("succeeded")
+        outcomes = [attempt.outcome for attempt in running.job(job_id).attempts]
+        assert (fault, final["content"]) == (fault, expected_text(f"again{number}", 20))
+        assert (fault, outcomes) == (fault, [Outcome.FAILED, Outcome.SUCCEEDED])
+        assert (fault, len(running.calls(f"again{number},")), final["attempt"]) == (fault, 2, 2)
+
+
+def test_a_broken_answer_that_stays_broken_is_stored_as_failed_with_the_text_it_had(running: Deployment) -> None:
+    chat = running.chat()
+    session = chat.new_session("stub:cut=5,tokens=20,tag=broken")
+    viewer = running.follow(chat, session["id"], deltas=1)
+
+    job = chat.ask(session["id"], "Go on.")
+
+    failed = viewer.until_action("failed")["message"]
+    viewer.until_job("failed")
+    assert failed["content"] == expected_text("broken", 5)
+    assert failed["error_message"]
+    assert [attempt.outcome for attempt in running.job(job["job_id"]).attempts] == [Outcome.FAILED] * 3
+    assert len(running.calls("broken")) == 3
+
+
+def test_a_reply_without_end_is_cut_marked_and_not_asked_again(running: Deployment) -> None:
+    chat = running.chat()
+    session = chat.new_session("stub:tokens=400000,burst=200,tag=endless")
+    viewer = running.follow(chat, session["id"], deltas=1)
+
+    job = chat.ask(session["id"], "Go on.")
+
+    failed = viewer.until_action("failed", seconds=30)["message"]
+    viewer.until_job("failed")
+    assert running.job(job["job_id"]).error_code == "REPLY_TOO_LONG"
+    assert len(failed["content"]) == 200_000
+    assert len(running.calls("endless")) == 1
+
+
+def test_what_is_hopeless_is_asked_once_and_the_next_of_the_chain_answers(running: Deployment) -> None:
+    chat = running.chat()
+    sessions = [
+        chat.new_session(f"stub:{fault},tag=no{n}", settings={"fallbacks": [f"LOCAL:stub:tokens=5,tag=yes{n}"]})
+        for n, fault in enumerate(HOPELESS)
+    ]
+
+    jobs = [chat.ask(session["id"], "Go on.")["job_id"] for session in sessions]
+
+    for number, job_id in enumerate(jobs):
+        running.until_job(job_id, JobStatus.SUCCEEDED)
+        assert [len(running.calls(f"{word}{number}")) for word in ("no", "yes")] == [1, 1]
+
+
+def test_an_hour_of_retry_after_counts_as_used_up(running: Deployment) -> None:
+    chat = running.chat()
+    session = chat.new_session("stub:fail=429,retry_after=3600,tag=hour")
+
+    job = chat.ask(session["id"], "Go on.")
+
+    ended = running.until_job(job["job_id"], JobStatus.FAILED)
+    assert (ended.error_code, len(running.calls("hour"))) == ("PROVIDER_RATE_LIMITED", 1)
+
+
+def test_odd_but_whole_answers_are_stored_as_they_were_sent(running: Deployment) -> None:
+    chat = running.chat()
+    sessions = [chat.new_session(f"stub:{odd},tokens=20,tag=odd{n}") for n, odd in enumerate(ODD)]
+
+    replies = [chat.ask(session["id"], "Go on.") for session in sessions]
+
+    for number, (odd, asked) in enumerate(zip(ODD, replies, strict=True)):
+        running.until_job(asked["job_id"], JobStatus.SUCCEEDED)
+        text = chat.messages(sessions[number]["id"])[-1]["content"]
+        assert (odd, text.endswith(expected_text(f"odd{number}", 20))) == (odd, True)
+        assert "\0" not in text

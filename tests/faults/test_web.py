@@ -1,0 +1,155 @@
+"""Web processes that die or restart under their viewers, and clients that say everything fifty times."""
+
+from __future__ import annotations
+
+import json
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+from sqlalchemy import func, select
+from websockets.exceptions import ConnectionClosed
+
+from chat_backend.domain.enums import JobStatus
+from chat_backend.models import LlmJob, Message
+from tests.support.chat import Chat
+from tests.support.deployment import Deployment
+from tests.support.follower import Follower
+from tests.support.processes import start
+from tests.support.provider_stub import expected_text
+
+TIMES = 50
+
+
+def restart_web(running: Deployment, how: signal.Signals) -> int:
+    """End the web process and start another at the same address; return the first one's exit status."""
+    old = running.webs.pop(0)
+    port = str(old.port)
+    if how == signal.SIGKILL:
+        old.kill()
+    else:
+        old.send(how)
+    status = old.wait()
+    running.webs.insert(0, start("web", running.environment | {"PORT": port}, running._folder))
+    return status
+
+
+def test_viewers_of_a_web_process_that_restarts_resume_where_they_were(running: Deployment) -> None:
+    chat = running.chat()
+    session = chat.new_session("stub:tokens=150,delay=0.03,tag=restart")
+    viewers = [running.follow(chat, session["id"], deltas=n) for n in (0, 1, 1)]
+    chat.ask(session["id"], "Go on.")
+    for viewer in viewers:
+        viewer.until_text(20)
+
+    status = restart_web(running, signal.SIGTERM)
+
+    goodbyes = [closes_with(viewer) for viewer in viewers]
+    for viewer in viewers:
+        assert viewer.until_action("completed")["message"]["content"] == expected_text("restart", 150)
+    assert (status, goodbyes) == (0, [1012] * 3)
+    assert [(v.reconnects, v.recovered, v.refetched) for v in viewers] == [(1, 1, 0)] * 3
+
+
+def closes_with(follower: Follower) -> int | None:
+    """Read what has come to the end of the connection, and return its close code."""
+    try:
+        follower.viewer.until(lambda frame: False, seconds=10)
+    except ConnectionClosed as closed:
+        return closed.rcvd.code if closed.rcvd else None
+    return None
+
+
+def test_viewers_of_a_web_process_that_is_killed_resume_too(running: Deployment) -> None:
+    chat = running.chat()
+    session = chat.new_session("stub:tokens=150,delay=0.03,tag=killed")
+    viewers = [running.follow(chat, session["id"], deltas=n) for n in (0, 1, 1)]
+    job = chat.ask(session["id"], "Go on.")
+    for viewer in viewers:
+        viewer.until_text(20)
+
+    restart_web(running, signal.SIGKILL)
+
+    for viewer in viewers:
+        assert viewer.until_action("completed")["message"]["content"] == expected_text("killed", 150)
+        assert (viewer.reconnects, viewer.recovered) == (1, 1)
+    assert len(running.job(job["job_id"]).attempts) == 1
+
+
+def test_two_web_processes_show_the_same_and_a_viewer_may_move(running: Deployment) -> None:
+    running.ensure(webs=2)
+    here, there = running.chat(web=0), running.chat(web=1)
+    session = here.new_session("stub:tokens=100,delay=0.03,tag=two")
+    one, other = running.follow(here, session["id"], deltas=1), running.follow(there, session["id"], deltas=1)
+    job = there.ask(session["id"], "Go on.")
+    one.until_text(20)
+
+    one.chat = there
+    one.cut()
+    for viewer in (one, other):
+        viewer.until_job("succeeded")
+
+    assert one.reconnects == 1
+    assert one.texts[job["assistant_message_id"]] == other.texts[job["assistant_message_id"]]
+    assert [f["offset"] for f in other.viewer.frames if "offset" in f][1:] == list(range(1, one.offset + 1))
+
+
+def test_fifty_equal_keys_at_once_over_rest_make_one_message_and_one_job(running: Deployment) -> None:
+    chat = running.chat()
+    session = chat.new_session("stub:tokens=5,tag=fifty")
+    together = Barrier(TIMES)
+
+    def send(_: int) -> dict[str, Any]:
+        together.wait()
+        with Chat(running.web.url) as mine:
+            body = {"content": "Once.", "process": True}
+            answer = mine.http.post(
+                f"/sessions/{session['id']}/messages", json=body, headers={"Idempotency-Key": "the-key"}
+            )
+        assert answer.status_code == 201, answer.text
+        sent: dict[str, Any] = answer.json()
+        return sent
+
+    with ThreadPoolExecutor(TIMES) as senders:
+        answers = list(senders.map(send, range(TIMES)))
+
+    assert len({(answer["id"], answer["job"]["id"]) for answer in answers}) == 1
+    running.until_job(answers[0]["job"]["id"], JobStatus.SUCCEEDED)
+    assert (stored(running, Message), stored(running, LlmJob), len(running.calls("fifty"))) == (2, 1, 1)
+
+
+def stored(running: Deployment, table: type) -> int:
+    with running.backend.reading() as session:
+        return session.scalar(select(func.count()).select_from(table)) or 0
+
+
+def test_fifty_equal_frames_over_two_web_processes_make_one_message_and_one_job(running: Deployment) -> None:
+    running.ensure(webs=2)
+    chats = [running.chat(web=0), running.chat(web=1)]
+    session = chats[0].new_session("stub:tokens=5,tag=frames")
+    viewers = [running.follow(chat, session["id"]) for chat in chats for _ in range(5)]
+    frame = json.dumps({"type": "send_message", "content": "Once.", "request_id": "the-key"})
+
+    with ThreadPoolExecutor(len(viewers)) as senders:
+        list(senders.map(lambda viewer: [viewer.viewer.socket.send(frame) for _ in range(5)], viewers))
+
+    for viewer in viewers:
+        viewer.until_job("succeeded")
+    assert (stored(running, Message), stored(running, LlmJob), len(running.calls("frames"))) == (2, 1, 1)
+
+
+def test_a_key_repeated_after_a_crash_gives_what_was_made_before(running: Deployment) -> None:
+    chat = running.chat()
+    session = chat.new_session("stub:tokens=5,tag=crash")
+    key = {"Idempotency-Key": "the-key"}
+    body = {"content": "Once.", "process": True}
+    path = f"/sessions/{session['id']}/messages"
+    first = chat.request("POST", path, json=body, headers=key, status=201)
+
+    restart_web(running, signal.SIGKILL)
+    repeated = chat.http.post(path, json=body, headers=key)
+
+    assert (repeated.json()["id"], repeated.headers["Idempotency-Replayed"]) == (first["id"], "true")
+    running.until_job(first["job"]["id"], JobStatus.SUCCEEDED)
+    assert stored(running, Message) == 2
