@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 COVERAGE_FLOOR ?= 90
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lock docs bench clean install install-test
+.PHONY: help run test lint lock docs bench soak clean install install-test
 
 help: ## say what can be made
 	@sed -n -E 's/^([a-z-]+):.*## /\1\t/p' Makefile | expand -t 16
@@ -47,6 +47,9 @@ docs: install ## write docs/settings.md from the code
 
 bench: install-test ## measure
 	$(BIN)/python -m bench
+
+soak: install-test ## chaos for SOAK_SECONDS=600 from SOAK_SEED: lost, doubled, hanging must stay zero
+	$(BIN)/python -m tests.soak
 
 clean: ## remove what make made, but not var/
 	rm -rf $(VENV) build *.egg-info .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,7 +9,7 @@ from tests.support.provider_stub import expected_text
 
 TRANSIENT = [
     "fail=429,retry_after=1", "fail=500", "fail=503", "drop", "cut=5", "reset=5", "eof=5", "error_event=5", "garbage",
-    "hang=headers", "hang=stream,after=5", "malformed=5,no_finish", "no_finish", "gzip", "giant=2000000", "whole_error",
+    "hang=headers", "hang=stream,after=5", "malformed=5", "gzip", "giant=2000000", "whole_error",
 ]  # fmt: skip
 HOPELESS = ["fail=400", "fail=401", "fail=402", "fail=403", "fail=404"]
 ODD = ["nul", "unicode", "bad_utf8", "bytes=3", "eol=crlf", "close", "server=ollama", "server=llamacpp", "whole"]

@@ -236,4 +236,4 @@ def start_worker_without_redis(running: Deployment, wrong: dict[str, str]) -> No
     from tests.support.processes import Process, procfile
 
     command = ["sh", "-c", f"exec {procfile()['worker']}"]
-    running.workers.append(Process("worker", command, running.environment | wrong, running._folder))
+    running.workers.append(Process("worker", command, running.environment | wrong, running.folder))

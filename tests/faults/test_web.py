@@ -31,7 +31,7 @@ def restart_web(running: Deployment, how: signal.Signals) -> int:
     else:
         old.send(how)
     status = old.wait()
-    running.webs.insert(0, start("web", running.environment | {"PORT": port}, running._folder))
+    running.webs.insert(0, start("web", running.environment | {"PORT": port}, running.folder))
     return status
 
 

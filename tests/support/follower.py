@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+import httpx
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from tests.support.chat import Chat, Frame, Viewer
+from tests.support.chat import Chat, Frame
 
 RECONNECT_SECONDS = 0.1
 # Come back, as the contract says of these; and what a crash looks like.
@@ -49,6 +52,8 @@ class Follower:
                 return self.viewer.until(wanted, seconds=max(0.01, deadline - time.monotonic()))
             except ConnectionClosed as closed:
                 self._come_back(closed.rcvd.code if closed.rcvd else None, deadline)
+                if wanted(self.viewer.frames[0]):
+                    return self.viewer.frames[0]
 
     def until_action(self, action: str, **more: Any) -> Frame:
         return self.until(lambda frame: frame.get("action") == action, **more)
@@ -67,7 +72,8 @@ class Follower:
 
     def cut(self) -> None:
         """Lose the connection, as in a tunnel."""
-        self.viewer.socket.socket.close()
+        with suppress(OSError):
+            self.viewer.socket.socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self.viewer.socket.close()
@@ -84,23 +90,26 @@ class Follower:
         self._final |= self.viewer.texts
         self._ended |= self.viewer.ended
         self.reconnects += 1
-        self.viewer = self._connect(since, deadline)
-        self.viewer.offset = since
-        self.viewer.ended = set(self._ended)
-        if self.viewer.greeting()["recovered"]:
-            self.recovered += 1
-        else:
-            self._refetch()
+        while not self._resumed(since):
+            assert time.monotonic() < deadline, "no way back"
+            time.sleep(RECONNECT_SECONDS)
 
-    def _connect(self, since: int, deadline: float) -> Viewer:
-        while True:
-            try:
-                return self.chat.watch(self.session_id, since=since, **self._query)
-            except (OSError, InvalidHandshake, TimeoutError, EOFError):
-                assert time.monotonic() < deadline, "no way back"
-                time.sleep(RECONNECT_SECONDS)
-
-    def _refetch(self) -> None:
-        self.refetched += 1
-        page = self.chat.page(self.session_id)
-        self._final |= {message["id"]: message["content"] for message in page["messages"]}
+    def _resumed(self, since: int) -> bool:
+        """Try once to come back; say whether that went well."""
+        try:
+            viewer = self.chat.watch(self.session_id, since=since, **self._query)
+            viewer.offset, viewer.ended = since, set(self._ended)
+            frame = viewer.next()
+            if frame["type"] != "connection_established":
+                return False  # refused for now: too many, or the database is away
+            viewer.messages = dict(self.viewer.messages)
+            if not frame["recovered"]:
+                viewer.messages = {message["id"]: message for message in self.chat.messages(self.session_id)}
+        except (OSError, EOFError, InvalidHandshake, ConnectionClosed, httpx.TransportError):
+            return False
+        self.viewer = viewer
+        self.recovered += frame["recovered"]
+        self.refetched += not frame["recovered"]
+        if not frame["recovered"]:
+            self._final |= {id: message["content"] for id, message in viewer.messages.items()}
+        return True
