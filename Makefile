@@ -8,6 +8,7 @@ PIP := PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -
 # Test processes beside each other; 0: everything in one.
 PYTEST_PROCESSES ?= 2
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 COVERAGE_FLOOR ?= 90
 
 .DEFAULT_GOAL := help
@@ -45,8 +46,11 @@ docs: install ## write docs/settings.md from the code
 	@{ printf '# Settings\n\nEnvironment variables, checked at the start. Written by `make docs`.\n\n'; \
 	$(BIN)/chat-backend settings; } > docs/settings.md
 
-bench: install-test ## measure
-	$(BIN)/python -m bench
+bench: install-bench ## measure against the provider itself and a reference (BENCH_ARGS=--help)
+	@$(BIN)/python -m bench $(BENCH_ARGS)
+
+bench-long: install-bench ## and idle sockets, fan-out, depth, enqueueing, joining
+	@$(BIN)/python -m bench --long $(BENCH_ARGS)
 
 soak: install-test ## chaos for SOAK_SECONDS=600 from SOAK_SEED: lost, doubled, hanging must stay zero
 	$(BIN)/python -m tests.soak
@@ -56,6 +60,7 @@ clean: ## remove what make made, but not var/
 
 install: $(VENV)/.installed
 install-test: $(VENV)/.installed-test
+install-bench: $(VENV)/.installed-bench
 
 $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml | $(BIN)/python
 	@echo "Installing (once; a minute or less) ..."
@@ -66,6 +71,11 @@ $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml | $(BIN)/python
 $(VENV)/.installed-test: requirements-test.txt $(VENV)/.installed
 	@echo "Installing what the tests need ..."
 	@$(PIP) --require-hashes -r requirements-test.txt
+	@touch $@
+
+# Only what the reference is made of: the product and its tests never see it.
+$(VENV)/.installed-bench: setup.cfg $(VENV)/.installed-test
+	@$(PIP) --no-build-isolation --editable '.[bench]'
 	@touch $@
 
 $(BIN)/python:

@@ -49,7 +49,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", metavar="TARGETS", help=f"some of {', '.join(NAMES)}; NAME@FOLDER: another checkout")
-    parser.add_argument("--replies", metavar="LOADS", help="some of 20,100,300,full, or any number")
+    parser.add_argument("--replies", metavar="LOADS", help="some of 20,100,300,full; 50x10: 50 of 10 tokens")
     parser.add_argument("--rounds", type=int, default=3, help="how often; 0: only what --long adds")
     parser.add_argument("--connected", action="store_true", help="open all sockets before the first conversation")
     parser.add_argument("--profile", action="store_true", help="write flame graphs of web and worker (needs py-spy)")
@@ -62,7 +62,12 @@ def _arguments() -> argparse.Namespace:
 
 def _loads(replies: str | None) -> list[Load]:
     words = replies.split(",") if replies else ["20", "100", "300", "full"]
-    return [FULL_SPEED if word.startswith("full") else Load(word, int(word)) for word in words]
+    return [FULL_SPEED if word.startswith("full") else _load(word) for word in words]
+
+
+def _load(word: str) -> Load:
+    replies, _, tokens = word.partition("x")
+    return Load(word, int(replies), Course(tokens=int(tokens or 200)))
 
 
 async def _ratios(targets: list[Target], asked: argparse.Namespace) -> list[Run]:

@@ -34,7 +34,8 @@ class Process:
             self._popen = subprocess.Popen(
                 command,
                 cwd=cwd,
-                env=inherited | {"PATH": path} | dict(environ),
+                # Its folder's own code, also where another checkout is installed.
+                env=inherited | {"PATH": path, "PYTHONPATH": str(cwd)} | dict(environ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

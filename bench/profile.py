@@ -15,14 +15,14 @@ from bench.processes import families
 from bench.targets import Chat, Target
 
 PARTS = ("web", "worker", "reference")
-RATE = 200
+RATE = 100
 
 
 @contextmanager
 def recording(target: Target, load: Load, *, wanted: bool, folder: Path) -> Iterator[None]:
-    """Record web and worker for the length of a block, only what was on a processor; as folded stacks.
+    """Record web and worker for the length of a block, only what held the interpreter, as folded stacks.
 
-    `py-spy record` itself takes a tenth of a core: what is measured meanwhile is not to be compared.
+    py-spy takes processor time itself: what is measured meanwhile is not to be compared.
     """
     pids = _pids(target) if wanted and isinstance(target, Chat) else {}
     py_spy = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
@@ -30,12 +30,7 @@ def recording(target: Target, load: Load, *, wanted: bool, folder: Path) -> Iter
         raise SystemExit("--profile needs py-spy: pip install py-spy")
     folder.mkdir(exist_ok=True)
     recorders = [
-        subprocess.Popen(
-            [py_spy, "record", "-p", str(pid), "-r", str(RATE), "-f", "raw", "--threads"]
-            + ["-o", str(folder / f"{target.name.replace('/', '_')}-{load.name}-{part}.folded")],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        _record(py_spy, pid, folder / f"{target.name.replace('/', '_')}-{load.name}-{part}.folded")
         for part, pid in pids.items()
         if py_spy
     ]
@@ -45,6 +40,24 @@ def recording(target: Target, load: Load, *, wanted: bool, folder: Path) -> Iter
         for recorder in recorders:
             recorder.send_signal(signal.SIGINT)
             recorder.wait(60)
+
+
+def _record(py_spy: str, pid: int, file: Path) -> subprocess.Popen[bytes]:
+    command = [
+        py_spy,
+        "record",
+        "-p",
+        str(pid),
+        "-r",
+        str(RATE),
+        "-f",
+        "raw",
+        "--gil",
+        "--nonblocking",
+        "-o",
+        str(file),
+    ]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _pids(target: Chat) -> dict[str, int]:

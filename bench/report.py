@@ -108,10 +108,9 @@ def _lines(path: str) -> list[str]:
 
 def table(runs: list[Run]) -> str:
     """Return the medians over the rounds, a row for each load and target. Delays are milliseconds."""
-    rows = [
-        "| load | target | done | first token p50 / p99 | token p50 / p99 | tokens/s | CPU ms per 1,000 tokens | lost, wrong |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    heads = ("load", "target", "done", "first token p50 / p99", "token p50 / p99", "tokens/s")
+    heads += ("CPU ms per 1,000 tokens", "lost, wrong")
+    rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for load in _names(run.load for run in runs):
         for target in _names(run.target for run in runs if run.load == load):
             rows.append(_row(load, target, _results(runs, load, target)))

@@ -43,7 +43,7 @@ class Course:
     @property
     def model(self) -> str:
         """The model's name that asks for it."""
-        return "bench:" + ",".join(f"{field.name}={getattr(self, field.name):g}" for field in fields(self))
+        return "bench:" + ",".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
 
     @classmethod
     def of(cls, model: str) -> Course:

@@ -58,11 +58,14 @@ class Provider:
 class Chat:
     """A chat backend: sessions over REST, conversations over a WebSocket."""
 
-    def __init__(self, name: str, url: str, parts: dict[str, int], *, database_url: str = "") -> None:
+    def __init__(
+        self, name: str, url: str, parts: dict[str, int], *, database_url: str = "", redis_url: str = ""
+    ) -> None:
         self.name = name
         self.url = url
         self.parts = parts
         self.database_url = database_url
+        self.redis_url = redis_url
 
     def cpu(self) -> dict[str, float]:
         """Return the seconds of processor time that each part has used."""
@@ -156,7 +159,7 @@ def _start_product(
     web.wait_until(lambda: listens(port))
     worker.wait_until(lambda: "ready." in worker.log)
     parts |= {"web": web.pid, "worker": worker.pid, "redis": redis.pid}
-    return Chat(name, f"http://127.0.0.1:{port}", parts, database_url=database_url)
+    return Chat(name, f"http://127.0.0.1:{port}", parts, database_url=database_url, redis_url=valkey.url)
 
 
 def _start_postgresql(stack: ExitStack, folder: Path) -> tuple[str, int]:
