@@ -8,6 +8,8 @@ from functools import cached_property
 
 TEXT, CLOSE, PING = 0x1, 0x8, 0x9
 _SMALL, _MEDIUM = 126, 65536
+# No line ends to SSE, but to many a client that splits lines. In JSON they stand in strings only.
+_LINE_ENDS = [(chr(code).encode(), b"\\u%04x" % code) for code in (0x85, 0x2028, 0x2029)]
 
 
 def websocket_frame(opcode: int, payload: bytes) -> bytes:
@@ -40,7 +42,10 @@ class Encoded:
     @cached_property
     def sse(self) -> bytes:
         head = b"" if self.offset is None else b"id: %d\n" % self.offset
-        return head + b"data: " + self.data + b"\n\n"
+        data = self.data
+        for character, escape in _LINE_ENDS:
+            data = data.replace(character, escape)
+        return head + b"data: " + data + b"\n\n"
 
     def naming(self, request_id: str) -> Encoded:
         """Return the same frame with the request_id that its sender gave it."""

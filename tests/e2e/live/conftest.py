@@ -32,6 +32,7 @@ def changes() -> dict[str, str]:
 def _stack(
     kind: str, databases: Databases, valkey: Valkey, folder: Path, stub: Stub, changes: dict[str, str]
 ) -> Iterator[Stack]:
+    valkey.flush()
     with databases.new(kind, folder) as url:
         environ = {"AUTH_MODE": "dev", "DATABASE_URL": url, "REDIS_URL": valkey.url, **TIMINGS, **changes}
         with running(environ, folder, stub) as stack:

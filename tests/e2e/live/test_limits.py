@@ -12,8 +12,7 @@ import pytest
 
 from tests.support.chat import API, Chat, Frame, Viewer
 from tests.support.processes import HEALTH
-from tests.support.provider_stub import expected_text
-from tests.support.stack import Stack, dial, refused, socket_url
+from tests.support.stack import Stack, refused, socket_url
 from tests.support.waiting import wait_until
 
 MOST = 40
@@ -166,7 +165,6 @@ def test_a_viewer_that_does_not_read_is_closed_with_1013(stack: Stack, chat: Cha
     with _silent(stack, session, chat.user) as silent, chat.watch(session["id"]) as living:
         living.greeting()
         wait_until(lambda: _open_connections(stack) == 2, seconds=10, why="both are there")
-        seen = stack.web.log.count("closed a viewer")
         # More than both kernels take, less than what may wait: it is the time that ends it.
         _fill(chat, session, 5)
         living.until(lambda frame: frame.get("offset") == 40)
@@ -174,8 +172,8 @@ def test_a_viewer_that_does_not_read_is_closed_with_1013(stack: Stack, chat: Cha
         received = _read_all(silent)
         assert _answers(living)
 
-    assert len(received) > 0
-    assert seen == stack.web.log.count("closed a viewer") or seen < stack.web.log.count("closed a viewer")
+    # Of what it was sent it has only what the kernels hold.
+    assert 0 < len(received) < 40 * 128_000
 
 
 def test_a_viewer_that_begins_to_read_while_it_is_closed_is_told_why(stack: Stack, chat: Chat) -> None:
@@ -189,27 +187,3 @@ def test_a_viewer_that_begins_to_read_while_it_is_closed_is_told_why(stack: Stac
     # One error frame, then the close code 1013, in whole frames after whatever came before.
     assert b'"error_code":"TOO_SLOW"' in received
     assert b"\x03\xf5" in received[-200:]
-
-
-def test_a_slow_reader_gets_fewer_and_larger_pieces_and_the_exact_text(stack: Stack, chat: Chat) -> None:
-    session = chat.new_session("stub:tokens=14000,burst=10,delay=0.0002,tag=slowly")
-    url = socket_url(stack.web, session["id"], user_id=chat.user, deltas=1)
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.connect(("127.0.0.1", stack.web.port))
-    slow = Viewer(dial(url, sock=sock, max_queue=1))
-    with slow, chat.watch(session["id"], deltas=1) as quick:
-        quick.greeting()
-        slow.greeting()
-        quick.say("send_message", content="Hello")
-        for _ in range(20):
-            slow.next()
-            quick.next()
-        final = quick.until_action("completed", seconds=30)["message"]
-        slow.until_action("completed", seconds=30)
-
-    expected = expected_text("slowly", 14000)
-    assert final["content"] == expected
-    assert slow.texts == quick.texts
-    assert quick.pieces(final["id"])
-    assert slow.texts[final["id"]] == expected
