@@ -77,6 +77,7 @@ class Runtime:
         self._providers = build(settings)
         self._loop = uvloop.new_event_loop()
         self._publisher: LivePublisher | None = None
+        self._forgotten_upto: UUID | None = None
         self._draining = threading.Event()
         self._drained = threading.Event()
         self._stopped = threading.Event()
@@ -302,12 +303,15 @@ class Runtime:
         except RedisAway as error:
             log.debug("not counted", extra={"action": "census", "error": type(error).__name__})
         if random.random() < CENSUS_SECONDS / HOUSEKEEPING_SECONDS:  # noqa: S311 - not a secret
-            with self.backend.unit_of_work() as uow:
-                housekeeping.forget(
-                    uow.session,
-                    events_seconds=self.settings.event_retention_seconds,
-                    keys_seconds=self.settings.idempotency_retention_seconds,
-                )
+            self._forget()
+
+    def _forget(self) -> None:
+        with self.backend.unit_of_work() as uow:
+            housekeeping.forget_expired(uow.session, keys_seconds=self.settings.idempotency_retention_seconds)
+        with self.backend.unit_of_work() as uow:
+            self._forgotten_upto = housekeeping.forget_events(
+                uow.session, events_seconds=self.settings.event_retention_seconds, after=self._forgotten_upto
+            )
 
 
 def _begun(runs: list[Run]) -> set[UUID]:

@@ -1,30 +1,54 @@
-"""Forget what has served: old events, expired keys and tickets."""
+"""Forget what has served: old events, expired keys and tickets. In portions: nobody waits for it."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import Delete, delete, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from chat_backend.domain import limits
 from chat_backend.models import ChatSession, IdempotencyKey, SessionEvent, Ticket
 from chat_backend.models.base import now
 
+SESSIONS_AT_ONCE = 100
+ROWS_AT_ONCE = 2000
 
-def forget(session: Session, *, events_seconds: float, keys_seconds: float) -> int:
-    """Delete what is past its time, in bounded portions; return how many rows went."""
-    at = now()
-    kept_from = select(ChatSession.last_offset - limits.KEPT_EVENTS).where(ChatSession.id == SessionEvent.session_id)
-    old_events = delete(SessionEvent).where(
-        SessionEvent.created_at < at - timedelta(seconds=events_seconds),
-        SessionEvent.offset <= kept_from.scalar_subquery(),
-    )
-    old_keys = delete(IdempotencyKey).where(IdempotencyKey.created_at < at - timedelta(seconds=keys_seconds))
-    old_tickets = delete(Ticket).where(Ticket.expires_at < at)
-    gone = 0
-    for statement in (old_events, old_keys, old_tickets):
-        deleted: Any = session.execute(statement.execution_options(synchronize_session=False))
-        gone += deleted.rowcount
-    return gone
+
+def forget_expired(session: Session, *, keys_seconds: float) -> int:
+    """Delete keys and tickets past their time, at most a portion of each; return how many rows went."""
+    old = IdempotencyKey.created_at < now() - timedelta(seconds=keys_seconds)
+    key = (IdempotencyKey.user_id, IdempotencyKey.scope, IdempotencyKey.key)
+    old_keys = delete(IdempotencyKey).where(tuple_(*key).in_(select(*key).where(old).limit(ROWS_AT_ONCE)))
+    expired = select(Ticket.digest).where(Ticket.expires_at < now()).limit(ROWS_AT_ONCE)
+    return _gone(session, old_keys) + _gone(session, delete(Ticket).where(Ticket.digest.in_(expired)))
+
+
+def forget_events(session: Session, *, events_seconds: float, after: UUID | None = None) -> UUID | None:
+    """Delete the old events of the next few long chat sessions; return the last of them, None at the end.
+
+    A log is shortened from its beginning only: a hole would be taken for whole.
+    """
+    long = select(ChatSession.id, ChatSession.last_offset).where(ChatSession.last_offset > limits.KEPT_EVENTS)
+    if after is not None:
+        long = long.where(ChatSession.id > after)
+    found = list(session.execute(long.order_by(ChatSession.id).limit(SESSIONS_AT_ONCE)))
+    for session_id, last_offset in found:
+        _shorten(session, session_id, last_offset - limits.KEPT_EVENTS, now() - timedelta(seconds=events_seconds))
+    return found[-1][0] if len(found) == SESSIONS_AT_ONCE else None
+
+
+def _shorten(session: Session, session_id: UUID, upto: int, before: datetime) -> None:
+    mine = SessionEvent.session_id == session_id
+    oldest = session.scalar(select(func.min(SessionEvent.offset)).where(mine)) or 0
+    first_young = session.scalar(select(func.min(SessionEvent.offset)).where(mine, SessionEvent.created_at >= before))
+    end = min(upto + 1, first_young or upto + 1, oldest + ROWS_AT_ONCE)
+    if end > oldest:
+        _gone(session, delete(SessionEvent).where(mine, SessionEvent.offset < end))
+
+
+def _gone(session: Session, statement: Delete) -> int:
+    deleted: Any = session.execute(statement.execution_options(synchronize_session=False))
+    return int(deleted.rowcount)

@@ -28,10 +28,11 @@ def test_a_heartbeat_renews_every_lease_and_brings_cancels(world: World) -> None
         llm_jobs.cancel(uow, two.id, ALICE)
 
     with world.backend.unit_of_work() as uow:
-        held = leases.heartbeat(uow.session, WORKER, [one.id, two.id], lease_seconds=15)
+        leases.renew(uow.session, WORKER, [one.id, two.id], lease_seconds=15)
+        held = leases.held(uow.session, WORKER, [one.id, two.id])
         clock = uow.session.scalar(select(database_clock()))
 
-    assert {lease.job_id: lease.cancel_requested for lease in held} == {one.id: False, two.id: True}
+    assert {job_id: lease.cancel_requested for job_id, lease in held.items()} == {one.id: False, two.id: True}
     assert all((world.job(job.id).lease_until or 0) > (clock or 0) + 14 for job in (one, two))
 
 
@@ -81,12 +82,28 @@ def test_events_are_kept_for_their_time_and_always_the_last_thousand(world: Worl
         uow.session.execute(update(events.ChatSession).values(last_offset=1205))
 
     with world.backend.unit_of_work() as uow:
-        gone = housekeeping.forget(uow.session, events_seconds=86400, keys_seconds=86400)
+        housekeeping.forget_events(uow.session, events_seconds=86400)
 
     with world.backend.reading() as session:
-        assert gone == 205
         assert events.can_replay(session, session_id, 205, 1205)
         assert not events.can_replay(session, session_id, 204, 1205)
+
+
+def test_a_log_is_shortened_from_its_beginning_only_whatever_the_clocks_of_its_writers_said(world: World) -> None:
+    session_id = world.new_session()
+    old = now() - timedelta(days=2)
+    with world.backend.unit_of_work() as uow:
+        for offset in range(1, 1206):
+            at = now() if offset == 101 else old
+            uow.session.add(SessionEvent(session_id=session_id, offset=offset, type="session_update", created_at=at))
+        uow.session.execute(update(events.ChatSession).values(last_offset=1205))
+
+    with world.backend.unit_of_work() as uow:
+        housekeeping.forget_events(uow.session, events_seconds=86400)
+
+    with world.backend.reading() as session:
+        kept = sorted(session.scalars(select(SessionEvent.offset)))
+    assert kept == list(range(101, 1206))
 
 
 def test_expired_idempotency_keys_are_forgotten(world: World) -> None:
@@ -98,7 +115,7 @@ def test_expired_idempotency_keys_are_forgotten(world: World) -> None:
             )
 
     with world.backend.unit_of_work() as uow:
-        housekeeping.forget(uow.session, events_seconds=86400, keys_seconds=86400)
+        housekeeping.forget_expired(uow.session, keys_seconds=86400)
 
     with world.backend.reading() as session:
         assert list(session.scalars(select(IdempotencyKey.key))) == ["new"]
