@@ -11,9 +11,11 @@ from typing import Any
 import httpx
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from tests.support.chat import Chat, Frame
+from tests.support.chat import Chat, Frame, Viewer
 
 RECONNECT_SECONDS = 0.1
+JOIN_SECONDS = 60.0
+GONE = (OSError, EOFError, TimeoutError, InvalidHandshake, ConnectionClosed, httpx.TransportError)
 # Come back, as the contract says of these; and what a crash looks like.
 COME_BACK = {None, 1001, 1006, 1012, 1013}
 
@@ -29,8 +31,7 @@ class Follower:
         self._query = query
         self._final: dict[str, str] = {}
         self._ended: set[str] = set()
-        self.viewer = chat.watch(session_id, **query)
-        self.viewer.greeting()
+        self.viewer = self._first()
 
     @property
     def offset(self) -> int:
@@ -94,22 +95,40 @@ class Follower:
             assert time.monotonic() < deadline, "no way back"
             time.sleep(RECONNECT_SECONDS)
 
+    def _first(self) -> Viewer:
+        deadline = time.monotonic() + JOIN_SECONDS
+        while (viewer := self._join()) is None:
+            assert time.monotonic() < deadline, "no way in"
+            time.sleep(RECONNECT_SECONDS)
+        return viewer
+
+    def _join(self, **since: int) -> Viewer | None:
+        """Try once to get in, which the server may refuse for now: it restarts, or its database is away."""
+        try:
+            viewer = self.chat.watch(self.session_id, **since, **self._query)
+            viewer.offset, viewer.ended = since.get("since", 0), set(self._ended)
+            return viewer if viewer.next()["type"] == "connection_established" else None
+        except GONE:
+            return None
+
     def _resumed(self, since: int) -> bool:
         """Try once to come back; say whether that went well."""
-        try:
-            viewer = self.chat.watch(self.session_id, since=since, **self._query)
-            viewer.offset, viewer.ended = since, set(self._ended)
-            frame = viewer.next()
-            if frame["type"] != "connection_established":
-                return False  # refused for now: too many, or the database is away
-            viewer.messages = dict(self.viewer.messages)
-            if not frame["recovered"]:
-                viewer.messages = {message["id"]: message for message in self.chat.messages(self.session_id)}
-        except (OSError, EOFError, InvalidHandshake, ConnectionClosed, httpx.TransportError):
+        viewer = self._join(since=since)
+        if viewer is None:
+            return False
+        viewer.messages = dict(self.viewer.messages)
+        recovered: bool = viewer.frames[0]["recovered"]
+        if not recovered and not self._refetch(viewer):
             return False
         self.viewer = viewer
-        self.recovered += frame["recovered"]
-        self.refetched += not frame["recovered"]
-        if not frame["recovered"]:
-            self._final |= {id: message["content"] for id, message in viewer.messages.items()}
+        self.recovered += recovered
+        self.refetched += not recovered
+        return True
+
+    def _refetch(self, viewer: Viewer) -> bool:
+        try:
+            viewer.messages = {message["id"]: message for message in self.chat.messages(self.session_id)}
+        except GONE:
+            return False
+        self._final |= {id: message["content"] for id, message in viewer.messages.items()}
         return True
