@@ -465,6 +465,8 @@ class Hub:
         self._stopping.set()
         for connection in list(self._connections.values()):
             connection.close(RESTARTING, ErrorCode.SERVER_RESTARTING, "The server restarts.")
+        # Now: with its last connection the server ends the process, and with it this thread.
+        self._attendance.end()
         deadline = time.monotonic() + SHUTDOWN_SECONDS
         while self._connections and time.monotonic() < deadline:
             for connection in list(self._connections.values()):
@@ -473,7 +475,6 @@ class Hub:
         for connection in list(self._connections.values()):
             connection.outbox.drop()
         self._subscriber.stop()
-        self._attendance.end()
 
 
 def _log(session: Session, session_id: UUID, *, since: int | None) -> Log:

@@ -111,6 +111,7 @@ def test_a_process_that_ends_answers_its_waits(stack: Stack, chat: Chat, pool: T
 
     assert [answer.status_code for answer in answers] == [202] * PLACES
     assert seconds < 3
+    there.http.close()
     assert web.wait(10) == 0
     for answer in answers:
         chat.cancel(answer.json()["job_id"])
