@@ -10,7 +10,7 @@ from kombu.transport import TRANSPORT_ALIASES, redis
 log = logging.getLogger(__name__)
 
 
-class Channel(redis.Channel):  # type: ignore[misc] # kombu has no types
+class Channel(redis.Channel):
     """Takes messages from queues, each once; whoever can write to Redis can put anything there.
 
     A wake-up that is lost with its worker is found by the sweep, so nothing is noted in Redis to give it back.
@@ -29,7 +29,7 @@ class Channel(redis.Channel):  # type: ignore[misc] # kombu has no types
             return True
 
 
-class Transport(redis.Transport):  # type: ignore[misc] # kombu has no types
+class Transport(redis.Transport):
     """Redis with that channel."""
 
     Channel = Channel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 from uuid import UUID
 
 import redis
@@ -37,5 +38,6 @@ def read_live_texts(client: redis.Redis, replies: Sequence[tuple[UUID | str, int
     """
     if not replies:
         return []
-    found = client.mget([live_text_key(message_id, attempt) for message_id, attempt in replies])
+    keys = [live_text_key(message_id, attempt) for message_id, attempt in replies]
+    found = cast(list[bytes | None], client.mget(keys))
     return [(text or b"").decode("utf-8", "replace") for text in found]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import time
+from contextlib import closing
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
 from chat_backend.domain.enums import JobStatus, Outcome
+from chat_backend.domain.user import User
 from chat_backend.queue.enqueue import Doorbell
+from chat_backend.services import messages
 from tests.support.deployment import Deployment
 from tests.support.provider_stub import expected_text
 from tests.support.waiting import wait_until
@@ -156,7 +161,7 @@ def test_a_worker_that_slept_past_its_lease_writes_nothing_more(running: Deploym
     viewer.until_text(20)
     sleeper = int((running.job(job["job_id"]).lease_owner or "").split(":")[1])
 
-    os.kill(sleeper, signal.SIGSTOP)
+    wait_until(lambda: freeze_between_writes(running, sleeper), why="it sleeps")
     running.until_job(job["job_id"], JobStatus.SUCCEEDED)
     os.kill(sleeper, signal.SIGCONT)
 
@@ -164,6 +169,20 @@ def test_a_worker_that_slept_past_its_lease_writes_nothing_more(running: Deploym
     worker = next(worker for worker in running.workers if sleeper in worker.family)
     wait_until(lambda: "came too late" in worker.log, why="the sleeper's result is refused")
     assert outcomes(running, job["job_id"]) == [Outcome.ABANDONED, Outcome.SUCCEEDED]
+
+
+def freeze_between_writes(running: Deployment, pid: int) -> bool:
+    """Freeze a process; not while it holds SQLite's one write lock, which would stop everybody."""
+    os.kill(pid, signal.SIGSTOP)
+    url = running.settings.database_url
+    if url.startswith("sqlite"):
+        try:
+            with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=0.5, isolation_level=None)) as probe:
+                probe.execute("BEGIN IMMEDIATE").close()
+        except sqlite3.OperationalError:
+            os.kill(pid, signal.SIGCONT)
+            return False
+    return True
 
 
 def test_a_task_delivered_five_times_is_worked_at_once(running: Deployment) -> None:
@@ -217,17 +236,12 @@ def test_a_crash_after_the_commit_and_before_the_publish_is_seen_all_the_same(ru
 
 
 def test_a_process_that_dies_between_commit_and_wake_up_leaves_a_job_that_the_sweep_finds(running: Deployment) -> None:
-    from chat_backend.domain.user import User
-    from chat_backend.services import messages
-
     chat = running.chat()
     session = chat.new_session("stub:tokens=5,tag=forgot")
     viewer = running.follow(chat, session["id"])
 
     with running.backend.unit_of_work() as uow:  # its ways out lead nowhere
-        import uuid
-
-        sent = messages.send(uow, uuid.UUID(session["id"]), User("alice"), content="Go on.", process=True)
+        sent = messages.send(uow, UUID(session["id"]), User("alice"), content="Go on.", process=True)
 
     assert sent.job is not None
     running.until_job(str(sent.job.id), JobStatus.SUCCEEDED, seconds=8)
