@@ -158,7 +158,9 @@ def _begin(uow: UnitOfWork, owned: Owned, terms: Terms) -> None:
         started_at=now(),
     )
     job.attempts.append(attempt)
-    had_text = bool(reply.content)
+    # What a lost worker has shown since its last checkpoint is not known here.
+    was_lost = owned.attempt is not None and owned.attempt.outcome == Outcome.ABANDONED
+    had_text = bool(reply.content) or was_lost
     reply.status, reply.attempt, reply.content = MessageStatus.STREAMING, job.attempt, ""
     reply.llm_provider, reply.llm_model = job.provider, job.model
     reply.updated_at = max(now(), reply.updated_at)
