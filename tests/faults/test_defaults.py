@@ -10,7 +10,7 @@ import pytest
 from chat_backend.domain.enums import Outcome
 from tests.conftest import TIMINGS
 from tests.faults.test_stopping import begin, until_provider_closed
-from tests.faults.test_workers import kill_who_works_at
+from tests.faults.test_workers import who_works_at
 from tests.support.databases import POSTGRESQL, Databases
 from tests.support.deployment import Deployment, recovered
 from tests.support.provider_stub import expected_text, provider_stub
@@ -50,7 +50,7 @@ def test_with_default_settings_a_killed_worker_is_taken_over_from_within_20_seco
     asked = time.monotonic()
     chat.cancel(cancelled)
     closed_after = until_provider_closed(shipped, "cancel", asked)
-    kill_who_works_at(shipped, job_id)
+    who_works_at(shipped, job_id).kill()
     killed = time.monotonic()
     shipped.until_called("takeover", times=2, seconds=30)
     taken_over_after = time.monotonic() - killed

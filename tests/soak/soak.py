@@ -58,7 +58,13 @@ class Soak:
         self._do_damage()
         for talker in talkers:
             talker.join()
+        self._guarded(self._check_processes)
         self._guarded(self.deployment.check)
+
+    def _check_processes(self) -> None:
+        """Nobody may have ended but by our hand."""
+        for process in (*self.deployment.webs, *self.deployment.workers):
+            assert process.exit_status is None, f"{process.name} ended by itself:\n{process.log[-2000:]}"
 
     def _count(self, what: str, number: int = 1) -> None:
         with self._lock:
@@ -109,6 +115,7 @@ class Soak:
     def _replace(self, processes: list[Process], end: Callable[[Process], Any]) -> None:
         victim = self._random.randrange(len(processes))
         old = processes[victim]
+        assert old.exit_status is None, f"{old.name} ended by itself:\n{old.log[-2000:]}"
         port = {"PORT": str(old.port)} if old.name == "web" else {}
         end(old)
         processes[victim] = start(old.name, self.deployment.environment | port, self.deployment.folder)
