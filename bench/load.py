@@ -61,9 +61,13 @@ class Tally:
             self._next = int(number) + 1
             self.delays.append(at - int(sent))
 
-    def end(self, content: str | None) -> None:
-        """Take the end of the reply, and its whole text, where that is told."""
-        self.wrong += content is not None and content != "".join(self._texts)
+    def end(self, content: str | None, at: int) -> None:
+        """Take the end of the reply, and its whole text, where that is told: it may be ahead of the pieces."""
+        known = "".join(self._texts)
+        if content is not None and not content.startswith(known):
+            self.wrong += 1
+        elif content is not None and len(content) > len(known):
+            self.take(len(known), content[len(known) :], at)
         if not self.ended.done():
             self.ended.set_result(None)
 
@@ -90,7 +94,7 @@ def read_chat(tally: Tally, *, parse: Callable[[bytes], Any] = orjson.loads) -> 
             tally.take(frame["start"], frame["text"], at)
         elif kind == "message_update":
             if frame["action"] in ("completed", "failed", "cancelled"):
-                tally.end(frame["message"]["content"])
+                tally.end(frame["message"]["content"], at)
             elif frame["action"] in ("restarted", "streaming"):
                 tally.wrong += 1  # nothing here gives reason to begin again or to repeat
         elif kind == "error":
@@ -108,7 +112,7 @@ def read_provider(tally: Tally) -> Callable[[bytes, int], None]:
 
     def receive(event: bytes, at: int) -> None:
         if event == b"[DONE]":
-            tally.end(None)
+            tally.end(None, at)
             return
         choices = orjson.loads(event)["choices"]
         text = choices[0]["delta"].get("content") if choices else None
