@@ -12,6 +12,7 @@ from redis.retry import Retry
 from chat_backend.config import Settings
 
 COMMAND_SECONDS = 0.5
+LISTENING_SECONDS = 2.0
 POOL_SIZE = 32
 POOL_WAIT_SECONDS = 0.2
 # A listener only reads: without these it would not notice for hours that the other machine is gone.
@@ -41,12 +42,12 @@ def client(settings: Settings, *, seconds: float = COMMAND_SECONDS) -> redis.Red
 
 
 def listening_client(settings: Settings) -> redis.Redis:
-    """Return a client for subscriptions: silence is no error there."""
+    """Return a client for subscriptions. Connecting and sending have a limit; who reads asks first if there is something."""
     return redis.Redis.from_url(
         settings.live_redis_url,
         protocol=2,
-        socket_timeout=None,
-        socket_connect_timeout=2,
+        socket_timeout=LISTENING_SECONDS,
+        socket_connect_timeout=LISTENING_SECONDS,
         socket_keepalive=True,
         socket_keepalive_options={getattr(socket, name): n for name, n in _KEEPALIVE.items() if hasattr(socket, name)},
         health_check_interval=0,

@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 CONFIRMATION_SECONDS = 1.0
 RECONNECT_SECONDS = 0.25
+READ_SECONDS = 5.0
 # Subscribed always, so that the connection exists before the first real channel does.
 _ANCHOR = "chat:anchor"
 
@@ -51,7 +52,7 @@ class Subscriber:
         """Stop reading; bounded."""
         self._stopped.set()
         self._disconnect()
-        if threading.current_thread() is not self._thread:
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(2)
 
     def subscribe(self, channel: str) -> bool:
@@ -81,8 +82,8 @@ class Subscriber:
             try:
                 self._connect()
                 self._read()
-            except (redis.RedisError, OSError, ValueError, AttributeError) as error:
-                # ValueError and AttributeError are what redis-py says when stop() closes its socket under it.
+            except (redis.RedisError, OSError, ValueError, AttributeError, RuntimeError) as error:
+                # The last three are what redis-py says when stop() closes its connection under it.
                 if not self._stopped.is_set() and self.connected:
                     log.warning("subscription lost", extra={"action": "subscribe", "error": type(error).__name__})
             self._disconnect()
@@ -90,11 +91,19 @@ class Subscriber:
 
     def _connect(self) -> None:
         with self._lock:
-            self._pubsub = self._redis.pubsub()
             for confirmed in self._confirmed.values():
                 confirmed.clear()
-            self._pubsub.subscribe(*self._confirmed)
+            channels = set(self._confirmed)
+        # Without the lock: a Redis that takes connections and says nothing must not hold up who comes and goes.
+        pubsub = self._redis.pubsub()
+        pubsub.subscribe(*channels)
+        with self._lock:
+            self._pubsub = pubsub
             self.connected = True
+            for channel in set(self._confirmed) - channels:
+                self._send(pubsub.subscribe, channel)
+            for channel in channels - set(self._confirmed):
+                self._send(pubsub.unsubscribe, channel)
 
     def _disconnect(self) -> None:
         with self._lock:
@@ -103,7 +112,7 @@ class Subscriber:
 
     def _read(self) -> None:
         while not self._stopped.is_set():
-            message = self._pubsub.parse_response(block=True)
+            message = self._pubsub.parse_response(block=False, timeout=READ_SECONDS)
             if message is None:
                 continue
             kind, channel, data = message[0], message[1].decode(errors="replace"), message[2]
