@@ -15,17 +15,12 @@ from chat_backend.realtime.channels import WEB_PROCESSES, WORKER_PROCESSES, pres
 
 ALIVE_SECONDS = 60
 
-# Members are "<connection id> <user id>", scored by when they stop counting.
+# Members are "<connection id> <user id>", scored by when they stop counting. Only _PRUNE removes those that have.
 _JOIN = """
-local function count(key, user)
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', ARGV[1])
-  local n = 0
-  for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do
-    if string.sub(member, 34) == user then n = n + 1 end
-  end
-  return n
+local here = 0
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], '+inf')) do
+  if string.sub(member, 34) == ARGV[4] then here = here + 1 end
 end
-local here = count(KEYS[1], ARGV[4])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[1])
 local everywhere = redis.call('ZCARD', KEYS[2])
 if here >= tonumber(ARGV[5]) or everywhere >= tonumber(ARGV[6]) then return {-1, {}} end
@@ -33,13 +28,13 @@ redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3] .. ' ' .. ARGV[4])
 redis.call('EXPIRE', KEYS[1], ARGV[7])
 redis.call('ZADD', KEYS[2], ARGV[2], ARGV[3])
 redis.call('EXPIRE', KEYS[2], ARGV[7])
-return {here, redis.call('ZRANGE', KEYS[1], 0, -1)}
+return {here, redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], '+inf')}
 """
 
 _LEAVE = """
 redis.call('ZREM', KEYS[1], ARGV[1] .. ' ' .. ARGV[2])
 redis.call('ZREM', KEYS[2], ARGV[1])
-return redis.call('ZRANGE', KEYS[1], 0, -1)
+return redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[3], '+inf')
 """
 
 # Whoever removes an expired member is the one to say that its user left.
@@ -81,7 +76,7 @@ class Presence:
     def leave(self, session_id: UUID, user_id: str, connection_id: str) -> frozenset[str]:
         """Count a connection out; return who is still here."""
         keys = [presence_key(session_id), user_connections_key(user_id)]
-        return _users(self._leave(keys, [connection_id, user_id]))
+        return _users(self._leave(keys, [connection_id, user_id, time.time()]))
 
     def refresh(self, connections: Iterable[tuple[UUID, str, str]]) -> None:
         """Say that connections (session, user, connection id) are still open."""
@@ -121,8 +116,8 @@ class ProcessCensus:
         self._report(WORKER_PROCESSES, process_id, running)
 
     def leave(self, process_id: str) -> None:
-        self._redis.zrem(WEB_PROCESSES, process_id)
-        self._redis.zrem(WORKER_PROCESSES, process_id)
+        for key in (WEB_PROCESSES, WORKER_PROCESSES):
+            self._redis.hdel(key, process_id)
 
     def connections(self) -> dict[str, int]:
         """Return the open connections of every living web process."""
@@ -134,13 +129,19 @@ class ProcessCensus:
 
     def _report(self, key: str, process_id: str, count: int) -> None:
         pipeline = self._redis.pipeline()
-        pipeline.zadd(key, {process_id: time.time() + ALIVE_SECONDS / 2})
-        pipeline.hset(f"{key}:counts", process_id, count)
-        for name in (key, f"{key}:counts"):
-            pipeline.expire(name, ALIVE_SECONDS * 2)
+        pipeline.hset(key, process_id, f"{count} {time.time() + ALIVE_SECONDS / 2}")
+        pipeline.expire(key, ALIVE_SECONDS * 2)
         pipeline.execute()
 
     def _counts(self, key: str) -> dict[str, int]:
-        alive: Any = self._redis.zrangebyscore(key, time.time(), "+inf")
-        counts: Any = self._redis.hgetall(f"{key}:counts")
-        return {process.decode(): int(counts.get(process, 0)) for process in alive}
+        reports: Any = self._redis.hgetall(key)
+        counts, dead = {}, []
+        for process_id, report in reports.items():
+            count, _, until = report.decode().partition(" ")
+            if float(until) < time.time():
+                dead.append(process_id)
+            else:
+                counts[process_id.decode()] = int(count)
+        if dead:
+            self._redis.hdel(key, *dead)
+        return counts
