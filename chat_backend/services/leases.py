@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, exists, or_, select, text, update
 from sqlalchemy.orm import Session, aliased
 
-from chat_backend.domain.enums import UNFINISHED_JOB, JobStatus, MessageStatus
+from chat_backend.domain.enums import UNFINISHED_JOB, JobStatus
 from chat_backend.models import LlmJob, Message
 from chat_backend.models.base import database_clock
 
@@ -65,8 +65,9 @@ _POSTGRESQL_CHECKPOINT = text(
             unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:contents AS text[]))
             AS n (id, attempt, content)
     ), free AS (
-        SELECT m.id, n.content FROM chat_messages m JOIN news n ON n.id = m.id AND n.attempt = m.attempt
-        WHERE m.status = 'streaming' FOR UPDATE OF m SKIP LOCKED
+        SELECT m.id, n.content FROM chat_messages m JOIN news n ON n.id = m.id
+        JOIN llm_jobs j ON j.assistant_message_id = m.id AND j.attempt = n.attempt
+        WHERE j.status = 'running' FOR UPDATE OF m, j SKIP LOCKED
     )
     UPDATE chat_messages m SET content = free.content FROM free WHERE m.id = free.id
     """
@@ -86,10 +87,16 @@ def checkpoint(session: Session, progress: Sequence[Progress]) -> None:
     for p in progress:
         session.execute(
             update(Message)
-            .where(Message.id == p.message_id, Message.attempt == p.attempt, Message.status == MessageStatus.STREAMING)
+            .where(Message.id == p.message_id, _running(p))
             .values(content=p.content)
             .execution_options(synchronize_session=False)
         )
+
+
+def _running(p: Progress) -> ColumnElement[bool]:
+    # Not what the message says: between two attempts it is streaming too, and holds what the last one has stored.
+    running = (LlmJob.attempt == p.attempt, LlmJob.status == JobStatus.RUNNING)
+    return exists().where(LlmJob.assistant_message_id == p.message_id, *running)
 
 
 def forgotten(session: Session, *, forgotten_seconds: float, limit: int) -> list[UUID]:
@@ -101,7 +108,9 @@ def forgotten(session: Session, *, forgotten_seconds: float, limit: int) -> list
         earlier.status.in_(UNFINISHED_JOB),
     )
     clock = database_clock()
-    overdue = (LlmJob.status == JobStatus.QUEUED) & (LlmJob.not_before < clock - forgotten_seconds) & first_in_line
+    # A retry has its time and no wake-up; anything else is given time to be woken.
+    late = or_(LlmJob.not_before < clock - forgotten_seconds, LlmJob.retry_at < clock)
+    overdue = (LlmJob.status == JobStatus.QUEUED) & late & first_in_line
     dead = (LlmJob.status == JobStatus.RUNNING) & (LlmJob.lease_until < clock)
     query = select(LlmJob.id).where(or_(overdue, dead)).order_by(LlmJob.not_before).limit(limit)
     return list(session.scalars(query))
