@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from chat_backend.domain.errors import ErrorCode, ProviderError
 from chat_backend.services.attempts import Claim, Measured
-from workers.breaker import Breaker
 from workers.live_publisher import LivePublisher, LiveReply
 from workers.providers.base import Completion, Provider
 from workers.running import Run, Stop
@@ -33,12 +32,11 @@ async def ask(
     *,
     providers: Mapping[str, Provider],
     publisher: LivePublisher,
-    breaker: Breaker,
 ) -> Ending:
     """Stream one reply. Never raises: what went wrong is in the ending."""
     live = run.live = LiveReply(claim.session_id, claim.message_id, claim.number, publisher)
     began = time.monotonic()
-    task = asyncio.ensure_future(_stream(claim, live, providers, breaker))
+    task = asyncio.ensure_future(_stream(claim, live, providers))
     run.begin(claim, task)
     try:
         completion = await task
@@ -56,13 +54,11 @@ async def ask(
     return ending
 
 
-async def _stream(claim: Claim, live: LiveReply, providers: Mapping[str, Provider], breaker: Breaker) -> Completion:
+async def _stream(claim: Claim, live: LiveReply, providers: Mapping[str, Provider]) -> Completion:
     provider = providers[claim.provider]
     if not provider.configured:
         code = ErrorCode.PROVIDER_NOT_CONFIGURED
         raise ProviderError(f"The provider {claim.provider} is not configured.", code=code, retryable=False)
-    if not await asyncio.to_thread(breaker.allow, claim.provider, claim.request.model):
-        raise ProviderError("The provider has been failing; it is left alone for a while.", code=ErrorCode.CIRCUIT_OPEN)
     return await provider.stream(claim.request, live.write)
 
 
@@ -77,6 +73,7 @@ def _measured(live: LiveReply, began: float, completion: Completion | None = Non
         usage=done.usage,
         http_status=200 if completion else None,
         generation_id=done.generation_id,
+        finish_reason=done.finish_reason,
     )
 
 

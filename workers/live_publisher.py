@@ -44,7 +44,6 @@ class LiveReply:
     _pending: list[str] = field(default_factory=list)
     _sent: int = 0
     _sent_bytes: int = 0
-    _whole_wanted: bool = False
 
     def write(self, piece: str) -> None:
         """Add a piece. Raises ReplyTooLong at the limit; what fits is kept."""

@@ -46,6 +46,7 @@ HOUSEKEEPING_SECONDS = 60.0
 # From SIGTERM to the end, whatever hangs; platforms kill after 30 s or so.
 LIFE_SECONDS = 22.0
 LAST_STEPS_SECONDS = 1.5
+LONGEST_PAUSE_SECONDS = 5.0
 SWEEP_PORTION = 100
 # SQLite's clock counts milliseconds: who comes back to the very moment may be early by one.
 CLOCK_GRAIN_SECONDS = 0.002
@@ -80,6 +81,7 @@ class Runtime:
         self._forgotten_upto: UUID | None = None
         self._draining = threading.Event()
         self._drained = threading.Event()
+        self._sweeping: set[UUID] = set()
         self._stopped = threading.Event()
         self._swept = ThreadPoolExecutor(max_workers=settings.worker_concurrency, thread_name_prefix="swept")
         # What is missed while Redis is away, the heartbeat brings; after it, at once.
@@ -96,11 +98,35 @@ class Runtime:
         while not self._draining.is_set():
             run = Run(job_id, self._loop)
             with self.runs.add(run) as mine:
-                claim = self._claim(job_id) if mine else None
-                delay = self._attempt(run, claim) if claim else None
-            # A worker that drains gives the wait up: the row has its time, and any sweep wakes it.
-            if delay is None or self._draining.wait(delay + CLOCK_GRAIN_SECONDS):
+                delay = self._step(run) if mine else None
+            # A long wait holds no thread, and a worker that drains gives up short ones too: the row has its
+            # time, and any sweep wakes it.
+            if delay is None or delay > LONGEST_PAUSE_SECONDS or self._draining.wait(delay + CLOCK_GRAIN_SECONDS):
                 return
+
+    def _step(self, run: Run) -> float | None:
+        """Make an attempt, or pass a model over that is left alone; return the seconds until the next look."""
+        if not self._may_ask(run.job_id):
+            return self._passed_over(run.job_id)
+        claim = self._claim(run.job_id)
+        return self._attempt(run, claim) if claim else None
+
+    def _may_ask(self, job_id: UUID) -> bool:
+        try:
+            with self.backend.reading() as session:
+                asked = attempts.next_asked(session, job_id)
+        except Unavailable:
+            return True  # the claim waits for the database
+        return asked is None or self._breaker.allow(*asked)
+
+    def _passed_over(self, job_id: UUID) -> float | None:
+        open_seconds = self.settings.breaker_open_seconds
+        wait, patience = min(LONGEST_PAUSE_SECONDS, open_seconds / 2), 2 * open_seconds
+        try:
+            with self.backend.unit_of_work() as uow:
+                return attempts.pass_over(uow, job_id, self._terms, wait_seconds=wait, patience_seconds=patience)
+        except Unavailable:
+            return None  # the sweep comes back to it
 
     def _claim(self, job_id: UUID) -> Claim | None:
         for _ in range(CLAIM_TRIES):
@@ -136,7 +162,7 @@ class Runtime:
 
     async def _ask(self, run: Run, claim: Claim) -> Ending:
         assert self._publisher is not None
-        return await ask(run, claim, providers=self._providers, publisher=self._publisher, breaker=self._breaker)
+        return await ask(run, claim, providers=self._providers, publisher=self._publisher)
 
     def _store(self, uow: UnitOfWork, claim: Claim, ending: Ending) -> float | None:
         if ending.stop is Stop.LOST:
@@ -294,8 +320,15 @@ class Runtime:
                 session, forgotten_seconds=self.settings.forgotten_seconds, limit=min(room, SWEEP_PORTION)
             )
         for job_id in forgotten:
-            if self.runs.get(job_id) is None:
-                self._swept.submit(self.process, job_id)
+            if self.runs.get(job_id) is None and job_id not in self._sweeping:
+                self._sweeping.add(job_id)
+                self._swept.submit(self._process_swept, job_id)
+
+    def _process_swept(self, job_id: UUID) -> None:
+        try:
+            self.process(job_id)
+        finally:
+            self._sweeping.discard(job_id)
 
     def _census_and_housekeeping(self) -> None:
         try:
@@ -321,7 +354,7 @@ def _begun(runs: list[Run]) -> set[UUID]:
 
 def _counts(error: ProviderError) -> bool:
     """Whether an error speaks of the provider's health, and not of our question."""
-    return error.retryable and error.code != "CIRCUIT_OPEN"
+    return error.retryable
 
 
 def start(settings: Settings, backend: Backend) -> Runtime:

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
 
 from chat_backend.domain import tokens
 from chat_backend.domain.enums import UNFINISHED_JOB, Action, JobStatus, MessageStatus, Outcome
@@ -62,6 +63,7 @@ class Measured:
     usage: dict[str, Any] | None = None
     http_status: int | None = None
     generation_id: str | None = None
+    finish_reason: str | None = None
 
 
 @dataclass
@@ -76,6 +78,48 @@ class Owned:
 
 def claim(uow: UnitOfWork, job_id: UUID, terms: Terms) -> Claim | None:
     """Take a job that is due, or whose worker is gone, for one attempt. None: there is nothing to claim."""
+    owned = _due(uow, job_id, terms)
+    if owned is None:
+        return None
+    _begin(uow, owned, terms)
+    return _claimed(uow, owned, terms)
+
+
+def next_asked(session: Session, job_id: UUID) -> tuple[str, str] | None:
+    """Return the provider and model that a job would ask next; None where there is no such job."""
+    job = session.get(LlmJob, job_id)
+    return None if job is None else (job.provider, job.model)
+
+
+def pass_over(
+    uow: UnitOfWork, job_id: UUID, terms: Terms, *, wait_seconds: float, patience_seconds: float
+) -> float | None:
+    """Leave alone a model whose circuit is open: turn to the next of the chain, else wait, else give up.
+
+    No attempt is made, so none is counted. Returns the seconds until the next look, or None.
+    """
+    owned = _due(uow, job_id, terms)
+    if owned is None:
+        return None
+    job, wait = owned.job, 0.0
+    if job.chain_position + 1 < len(job.chain):
+        job.chain_position += 1
+        job.failures = 0
+    elif now() - job.created_at > timedelta(seconds=patience_seconds):
+        error = "The model has been failing for everyone; it is left alone for a while."
+        end(uow, owned.chat, job, owned.reply, status=JobStatus.FAILED, code=ErrorCode.CIRCUIT_OPEN, error=error)
+        return None
+    else:
+        wait = wait_seconds
+    _back_to_queue(uow, owned, delay=wait)
+    job.retry_at = job.not_before
+    uow.session.flush()
+    uow.tell(owned.chat, Happening.job(job))
+    return wait
+
+
+def _due(uow: UnitOfWork, job_id: UUID, terms: Terms) -> Owned | None:
+    """Lock a job that someone should take up now; what is past help is ended on the way."""
     owned = _lock(uow, job_id)
     if owned is None or not _claimable(uow, owned.job):
         return None
@@ -85,8 +129,7 @@ def claim(uow: UnitOfWork, job_id: UUID, terms: Terms) -> Claim | None:
     if ending is not None:
         end(uow, owned.chat, owned.job, owned.reply, **ending)
         return None
-    _begin(uow, owned, terms)
-    return _claimed(uow, owned, terms)
+    return owned
 
 
 def _lock(uow: UnitOfWork, job_id: UUID) -> Owned | None:
@@ -291,4 +334,5 @@ def _write_reply(owned: Owned, measured: Measured) -> None:
         **({"usage": usage} if usage else {}),
         **({"usage_estimated": True} if counted is None else {}),
         **({"generation_id": measured.generation_id} if measured.generation_id else {}),
+        **({"finish_reason": measured.finish_reason} if measured.finish_reason else {}),
     }
