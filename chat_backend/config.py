@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from chat_backend.domain.model_reference import read_model_reference
+
 DEV_USER = "anonymous"
 
 
@@ -89,13 +91,17 @@ def _redis_url(value: str) -> str:
     return value
 
 
-def _model_reference(value: str) -> tuple[str, ...]:
+def _model_references(value: str) -> tuple[str, ...]:
     references = _list(value)
     for reference in references:
-        provider, separator, model = reference.partition(":")
-        if not (provider and separator and model):
-            raise ValueError("must be a comma-separated list of PROVIDER:model")
+        read_model_reference(reference)
     return references
+
+
+def _broker_url(value: str) -> str:
+    if "://" not in value:
+        raise ValueError("must be a broker's address, like redis:// or amqp://")
+    return value
 
 
 def setting(default: Any, doc: str, read: Callable[[str], Any] = _text, *, secret: bool = False) -> Any:
@@ -113,12 +119,15 @@ class Settings:
         "sqlite:///var/chat.db", "The database: PostgreSQL, or SQLite for one machine.", _database_url, secret=True
     )
     redis_url: str = setting(
-        "redis://127.0.0.1:6379/0", "Redis for what is live and may be lost; `rediss://` for TLS.", _redis_url, secret=True
+        "redis://127.0.0.1:6379/0",
+        "Redis for what is live and may be lost; `rediss://` for TLS.",
+        _redis_url,
+        secret=True,
     )
     redis_ssl_cert_reqs: str = setting(
         "required", "`none` accepts a platform's self-signed Redis certificate.", _choice("required", "none")
     )
-    celery_broker_url: str = setting("", "Another broker for wake-ups; empty: `REDIS_URL`.", secret=True)
+    celery_broker_url: str = setting("", "Another broker for wake-ups; empty: `REDIS_URL`.", _broker_url, secret=True)
     database_pool_size: int = setting(
         0, "Database connections a process keeps; 0: 20 in a worker and 20 in a web process.", _int(0, 500)
     )
@@ -129,10 +138,10 @@ class Settings:
     max_sockets: int = setting(
         0, "Open sockets and SSE streams a web process holds; 0: 500 on SQLite, 5,000 on PostgreSQL.", _int(0, 100_000)
     )
-    max_connections_per_user: int = setting(1000, "Open connections a user may have, over all sessions.", _int(1, 100_000))
-    max_connections_per_session: int = setting(
-        10, "Open connections a user may have in one session.", _int(1, 10_000)
+    max_connections_per_user: int = setting(
+        1000, "Open connections a user may have, over all sessions.", _int(1, 100_000)
     )
+    max_connections_per_session: int = setting(10, "Open connections a user may have in one session.", _int(1, 10_000))
     max_waiting_requests: int = setting(
         64, "Requests that may wait for a reply in one web process; one more is answered 202 at once.", _int(0, 10_000)
     )
@@ -142,9 +151,11 @@ class Settings:
     trusted_proxies: int = setting(0, "Proxies in front whose `X-Forwarded-*` headers are believed.", _int(0, 10))
 
     # Who is asking
-    auth_mode: str = setting("jwt", "`jwt`, or `dev` (trusts `X-User-ID`; for one's own machine).", _choice("jwt", "dev"))
+    auth_mode: str = setting(
+        "jwt", "`jwt`, or `dev` (trusts `X-User-ID`; for one's own machine).", _choice("jwt", "dev")
+    )
     jwt_secret: str = setting("", "HS256 key, 32 bytes or more.", secret=True)
-    jwt_jwks_url: str = setting("", "Where the keys of RS256 and ES256 tokens are published.")
+    jwt_jwks_url: str = setting("", "Where the keys of RS256 and ES256 tokens are published.", _http_url)
     jwt_issuer: str = setting("", "Required `iss` of tokens, where set.")
     jwt_audience: str = setting("", "Required `aud` of tokens, where set.")
 
@@ -158,7 +169,7 @@ class Settings:
     app_url: str = setting("", "Address of your app, told to OPENROUTER as `HTTP-Referer`.")
     app_title: str = setting("chat_backend", "Name of your app, told to OPENROUTER.")
     llm_fallbacks: tuple[str, ...] = setting(
-        (), "What to ask when a session's own model fails: `PROVIDER:model`, comma-separated.", _model_reference
+        (), "What to ask when a session's own model fails: `PROVIDER:model`, comma-separated.", _model_references
     )
     context_tokens: int = setting(
         8192, "How many tokens of a conversation are sent, unless a session says otherwise.", _int(256, 2_000_000)
@@ -182,7 +193,9 @@ class Settings:
         5.0, "How long a due job may wait for its wake-up before the sweep takes it.", _seconds(0.05, 600)
     )
     drain_seconds: float = setting(10.0, "How long a terminated worker lets replies run on.", _seconds(0, 20))
-    checkpoint_seconds: float = setting(0.5, "Interval at which running text is written to the database.", _seconds(0.02, 30))
+    checkpoint_seconds: float = setting(
+        0.5, "Interval at which running text is written to the database.", _seconds(0.02, 30)
+    )
     max_abandoned_attempts: int = setting(3, "Workers a job may lose before it fails.", _int(1, 20))
     job_expiry_seconds: float = setting(86400.0, "A job not started within this fails.", _seconds(1, 604800))
 
@@ -191,13 +204,17 @@ class Settings:
         2.0, "Interval at which a web process compares its viewers with the database.", _seconds(0.05, 4)
     )
     ping_seconds: float = setting(25.0, "Interval of protocol pings and SSE comments.", _seconds(0.05, 55))
-    send_timeout_seconds: float = setting(10.0, "How long a viewer may not read before it is closed.", _seconds(0.1, 120))
+    send_timeout_seconds: float = setting(
+        10.0, "How long a viewer may not read before it is closed.", _seconds(0.1, 120)
+    )
     outbox_bytes: int = setting(4_194_304, "What may wait to be sent to one viewer.", _int(1_048_576, 268_435_456))
     typing_seconds: float = setting(6.0, "How long a typing indicator lasts.", _seconds(0.1, 60))
     event_retention_seconds: float = setting(86400.0, "How long events can be replayed.", _seconds(1, 31_536_000))
 
     # Limits that a deployment may want to move
-    idempotency_retention_seconds: float = setting(86400.0, "How long idempotency keys are kept.", _seconds(1, 2_592_000))
+    idempotency_retention_seconds: float = setting(
+        86400.0, "How long idempotency keys are kept.", _seconds(1, 2_592_000)
+    )
     ticket_seconds: float = setting(30.0, "How long a WebSocket ticket is good.", _seconds(1, 300))
 
     # Running

@@ -8,6 +8,7 @@ from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 
 from chat_backend.domain import limits
 from chat_backend.domain.enums import PROVIDERS, OnBusy, ParticipantRole
+from chat_backend.domain.model_reference import read_model_reference
 from chat_backend.domain.user import is_user_id
 from chat_backend.schemas.fields import (
     Count,
@@ -30,9 +31,10 @@ MODEL = length(1, limits.MODEL_CHARACTERS)
 
 
 def _model_reference(value: str) -> None:
-    provider, separator, model = value.partition(":")
-    if provider not in PROVIDERS or not separator or not 1 <= len(model) <= limits.MODEL_CHARACTERS:
-        raise ValidationError("Must be PROVIDER:model.")
+    try:
+        read_model_reference(value)
+    except ValueError as error:
+        raise ValidationError(f"Each {error}.") from None
 
 
 _REFERENCE = {

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from chat_backend.domain import limits
 from chat_backend.domain.enums import UNFINISHED_JOB, Action, JobStatus, MessageStatus, OnBusy, Role
 from chat_backend.domain.errors import Conflict, ErrorCode, InvalidInput
+from chat_backend.domain.model_reference import read_model_reference
 from chat_backend.domain.user import User
 from chat_backend.models import ChatSession, LlmJob, Message
 from chat_backend.models.base import database_clock, new_id, now
@@ -105,7 +106,7 @@ def _chain(
     first = {"provider": provider or chat.llm_provider, "model": model or chat.llm_model}
     chain = [first]
     for reference in chat.settings.get("fallbacks", fallbacks):
-        name, _, its_model = reference.partition(":")
+        name, its_model = read_model_reference(reference)
         link = {"provider": name, "model": its_model}
         if link not in chain:
             chain.append(link)

@@ -34,8 +34,8 @@ WRONG = [
     ("ALLOWED_ORIGINS", "https://chat.example.com/path", "must be a comma-separated list of origins"),
     ("LOCAL_LLM_BASE_URL", "localhost:11434", "must be an http:// or https:// address"),
     ("OPENROUTER_BASE_URL", "ftp://example.com", "must be an http:// or https:// address"),
-    ("LLM_FALLBACKS", "LOCAL", "must be a comma-separated list of PROVIDER:model"),
-    ("LLM_FALLBACKS", "LOCAL:a,:b", "must be a comma-separated list of PROVIDER:model"),
+    ("LLM_FALLBACKS", "LOCAL", "must be PROVIDER:model"),
+    ("LLM_FALLBACKS", "LOCAL:a,:b", "must be PROVIDER:model"),
 ]
 
 
