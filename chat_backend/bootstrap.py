@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from chat_backend.config import Settings
 from chat_backend.domain.errors import Unavailable
 from chat_backend.models import db
-from chat_backend.models.engine import engine_options, prepare
+from chat_backend.models.engine import BUSY_SECONDS, engine_options, prepare
 from chat_backend.protocol.envelope import Envelope
 from chat_backend.queue.enqueue import Doorbell
 from chat_backend.realtime.publisher import Publisher
@@ -28,6 +28,9 @@ from chat_backend.unit_of_work import Outbound, UnitOfWork
 log = logging.getLogger(__name__)
 
 POOL_SIZE = 20
+# PostgreSQL, in words that its driver does not call operational: read-only after a failover, a transaction that
+# idled too long, shutting down, no tables yet.
+PASSING_STATES = frozenset({"25006", "25P03", "57P01", "57P02", "57P03", "42P01"})
 
 
 class Ways:
@@ -64,10 +67,8 @@ class Backend:
         self._writing = sessionmaker(
             self.engine.execution_options(writes=True), autoflush=False, expire_on_commit=False
         )
-        # SQLite has one writer at a time and its waiting is unfair: within a process, queue for it in line.
-        self._turn: AbstractContextManager[object] = (
-            threading.Lock() if self.engine.dialect.name == "sqlite" else nullcontext()
-        )
+        # SQLite has one writer at a time and its waiting is by polling: within a process, take turns.
+        self._turn: AbstractContextManager[None] = _Turn() if self.engine.dialect.name == "sqlite" else nullcontext()
 
     @contextmanager
     def unit_of_work(self) -> Iterator[UnitOfWork]:
@@ -95,6 +96,20 @@ class Backend:
         self.engine.dispose()
 
 
+class _Turn:
+    """A lock that is not waited for longer than the database itself."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(timeout=BUSY_SECONDS):
+            raise _unavailable()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
@@ -103,7 +118,7 @@ def _translated() -> Iterator[None]:
         log.warning("database unavailable", extra={"action": "database", "error": type(error).__name__})
         raise _unavailable() from error
     except DBAPIError as error:
-        if error.connection_invalidated:
+        if error.connection_invalidated or getattr(error.orig, "sqlstate", None) in PASSING_STATES:
             raise _unavailable() from error
         raise
 
