@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from uuid import UUID
@@ -11,8 +12,11 @@ from sqlalchemy import select
 
 from chat_backend.bootstrap import Backend
 from chat_backend.domain.enums import JobStatus
+from chat_backend.domain.errors import Unavailable
 from chat_backend.models import LlmJob
 from chat_backend.web.websocket.hub import Hub
+
+log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 
@@ -56,4 +60,8 @@ class Waiting:
 def wait_for_job(app: Flask, job_id: UUID, session_id: UUID, seconds: float) -> None:
     """Wait until a job has ended, within bounds. Raises NotFound where its chat session is gone."""
     waiting: Waiting = app.extensions["chat_waiting"]
-    waiting.until_ended(job_id, session_id, seconds=seconds)
+    try:
+        waiting.until_ended(job_id, session_id, seconds=seconds)
+    except Unavailable:
+        # The job is accepted: that its end can't be awaited is no reason to let the client ask again.
+        log.info("a wait was cut short", extra={"action": "wait", "job_id": str(job_id)})
