@@ -97,6 +97,7 @@ class Hub:
             for work in (self._clock, self._keeper, self._teller)
         ]
         self._started = False
+        self._touch_lost = False
         # Sockets that have ended, but whose last words are still on their way, hold a thread each. Beyond so many
         # nobody is waited for: refused strangers must not take the threads that answer /health.
         self._lingering = threading.BoundedSemaphore(16 if self.settings.is_sqlite else 1000)
@@ -152,10 +153,7 @@ class Hub:
 
     def _lost_touch(self) -> None:
         """Something may have been published that nobody here heard."""
-        with self._lock:
-            feeds = list(self._feeds.values())
-        for feed in feeds:
-            feed.needs_refresh = True
+        self._touch_lost = True
         self._poked.set()
 
     def tell(self, session_id: UUID, body: dict[str, Any]) -> None:
@@ -240,10 +238,22 @@ class Hub:
             self._connections.pop(connection.id, None)
 
     def _attach(self, feed: Feed, connection: Connection, *, since: int | None, online: set[str]) -> Iterator[None]:
-        connection.offset = since or 0
+        if since is not None:
+            connection.offset = since
+            yield from self._replay(feed, connection, online=online)
+        elif feed.offset < connection.admitted_at:
+            self.refresh(feed)
+        if connection.id in feed.connections or connection.closing:
+            return
+        if not feed.attach_afresh(connection, online=online):
+            raise no_such("chat session")
+        self._attached(feed)
+
+    def _replay(self, feed: Feed, connection: Connection, *, online: set[str]) -> Iterator[None]:
+        """Show a connection what it has missed, and let it go live; neither where that can't be replayed."""
         tries = 0
         while tries < JOIN_TRIES and not connection.closing:
-            log = self._read_log(feed, since=None if since is None else connection.offset)
+            log = self._read_log(feed, since=connection.offset)
             if log.events is None:
                 break
             if not log.reached_by(connection.offset):
@@ -256,16 +266,13 @@ class Hub:
                 tries += 1  # the log ran away meanwhile
         if connection.greeted:
             connection.close(TRY_AGAIN, ErrorCode.TOO_SLOW, "The log is faster than you: come back.")
-        elif not feed.attach_afresh(connection, online=online):
-            raise no_such("chat session")
-        self._attached(feed)
 
     def _attached(self, feed: Feed) -> None:
         self._tick_wanted.set()
         if feed.participants_changed:
             self._poked.set()
 
-    def _read_log(self, feed: Feed, *, since: int | None) -> Log:
+    def _read_log(self, feed: Feed, *, since: int) -> Log:
         """Look into the log, and see to it that the feed knows no less. Raises NotFound, Unavailable."""
         with self._snapshot() as session:
             log = _log(session, feed.session_id, since=since)
@@ -413,9 +420,11 @@ class Hub:
             at = time.monotonic()
             try:
                 self._refresh_wanting()
-                if at - compared >= interval:
+                lost, self._touch_lost = self._touch_lost, False
+                if lost or at - compared >= interval:
                     compared = at
-                    self._compare()
+                    # What was lost on the way shows as silence; without Redis there is nothing else.
+                    self._compare(quiet_seconds=0.0 if lost or not self._subscriber.connected else interval)
             except ChatError:
                 self._stopping.wait(CATCH_UP_WITHOUT_REDIS_SECONDS)  # the database is away: it was logged
 
@@ -447,7 +456,8 @@ class Hub:
                     feed.detach(connection)
                     connection.close(NO_PARTICIPANT, ErrorCode.NOT_A_PARTICIPANT, "You are no longer a participant.")
 
-    def _compare(self) -> None:
+    def _compare(self, *, quiet_seconds: float) -> None:
+        """Refresh who is behind, and whose replies have been quiet for so long."""
         feeds = [feed for feed in list(self._feeds.values()) if feed.loaded and not feed.gone]
         at = time.monotonic()
         for portion in portions(feeds, OFFSETS_AT_ONCE):
@@ -455,7 +465,7 @@ class Hub:
                 offsets = events.current_offsets(session, [feed.session_id for feed in portion])
             for feed in portion:
                 behind = offsets.get(feed.session_id, -1) != feed.offset
-                if behind or feed.stale(at, self.settings.catch_up_seconds) or not self._subscriber.connected:
+                if behind or feed.stale(at, quiet_seconds):
                     self.refresh(feed)
                 if feed.needs_tick:
                     self._tick_wanted.set()
@@ -477,11 +487,11 @@ class Hub:
         self._subscriber.stop()
 
 
-def _log(session: Session, session_id: UUID, *, since: int | None) -> Log:
+def _log(session: Session, session_id: UUID, *, since: int) -> Log:
     current = events.current_offset(session, session_id)
     if current is None:
         raise no_such("chat session")
-    if since is None or not events.can_replay(session, session_id, since, current):
+    if not events.can_replay(session, session_id, since, current):
         return Log(current)
     found = list(_bounded(events.after(session, session_id, since, limit=EVENTS_AT_ONCE)))
     shown = events.in_progress(session, [session_id]) if found else []
