@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_init, worker_shutdown, worker_shutting_down
+from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
 
 from chat_backend.bootstrap import connect
+from chat_backend.logs import set_up_logging
 from chat_backend.queue import transport
 from chat_backend.startup import settings_or_exit
 from workers.runtime import Runtime, start
@@ -21,6 +22,11 @@ class Process:
     """The runtime of this process, once it works."""
 
     runtime: Runtime | None = None
+
+
+@setup_logging.connect
+def _log(**_: Any) -> None:
+    set_up_logging(settings_or_exit().log_level)
 
 
 @worker_init.connect
