@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -28,6 +28,8 @@ from chat_backend.unit_of_work import Outbound, UnitOfWork
 log = logging.getLogger(__name__)
 
 POOL_SIZE = 20
+WRITERS = 8
+WRITER_PATIENCE_SECONDS = 15.0
 # PostgreSQL, in words that its driver does not call operational: read-only after a failover, a transaction that
 # idled too long, shutting down, no tables yet.
 PASSING_STATES = frozenset({"25006", "25P03", "57P01", "57P02", "57P03", "42P01"})
@@ -67,8 +69,10 @@ class Backend:
         self._writing = sessionmaker(
             self.engine.execution_options(writes=True), autoflush=False, expire_on_commit=False
         )
-        # SQLite has one writer at a time and its waiting is by polling: within a process, take turns.
-        self._turn: AbstractContextManager[None] = _Turn() if self.engine.dialect.name == "sqlite" else nullcontext()
+        # SQLite has one writer at a time and its waiting is by polling: within a process, take turns. With PostgreSQL
+        # a few at a time, so that under load who waits holds no connection and who writes is soon done.
+        sqlite = self.engine.dialect.name == "sqlite"
+        self._turn = _Turns(1, BUSY_SECONDS) if sqlite else _Turns(WRITERS, WRITER_PATIENCE_SECONDS)
 
     @contextmanager
     def unit_of_work(self) -> Iterator[UnitOfWork]:
@@ -96,18 +100,19 @@ class Backend:
         self.engine.dispose()
 
 
-class _Turn:
-    """A lock that is not waited for longer than the database itself."""
+class _Turns:
+    """So many at a time; who has waited for too long is told that the database can't be used."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, places: int, patience_seconds: float) -> None:
+        self._places = threading.BoundedSemaphore(places)
+        self._patience_seconds = patience_seconds
 
     def __enter__(self) -> None:
-        if not self._lock.acquire(timeout=BUSY_SECONDS):
+        if not self._places.acquire(timeout=self._patience_seconds):
             raise _unavailable()
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self._places.release()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "ta
 class Facts(logging.Formatter):
     """One line a record: time in UTC, level, logger, sentence, and what was given as `extra`."""
 
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
     default_msec_format = "%s.%03dZ"
 
     def __init__(self) -> None:

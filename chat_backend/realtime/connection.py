@@ -42,7 +42,7 @@ def client(settings: Settings, *, seconds: float = COMMAND_SECONDS) -> redis.Red
 
 
 def listening_client(settings: Settings) -> redis.Redis:
-    """Return a client for subscriptions. Connecting and sending have a limit; who reads asks first if there is something."""
+    """Return a client for subscriptions. Connecting and sending have a limit; reading begins with a look."""
     return redis.Redis.from_url(
         settings.live_redis_url,
         protocol=2,

@@ -100,7 +100,9 @@ class Subscriber:
         with self._lock:
             self._pubsub = pubsub
             self.connected = True
-            for channel in set(self._confirmed) - channels:
+            late = set(self._confirmed) - channels
+            # The anchor after them: its confirmation says that what they have missed is to be looked up.
+            for channel in (*late, _ANCHOR) if late else ():
                 self._send(pubsub.subscribe, channel)
             for channel in channels - set(self._confirmed):
                 self._send(pubsub.unsubscribe, channel)

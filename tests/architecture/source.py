@@ -14,7 +14,11 @@ SHIMS = ("wsgi.py", "celeryconfig.py")
 @cache
 def modules() -> dict[str, ast.Module]:
     """Return every module of the product by its dotted name."""
-    files = [*(ROOT / "chat_backend").rglob("*.py"), *(ROOT / "workers").rglob("*.py"), *(ROOT / name for name in SHIMS)]
+    files = [
+        *(ROOT / "chat_backend").rglob("*.py"),
+        *(ROOT / "workers").rglob("*.py"),
+        *(ROOT / name for name in SHIMS),
+    ]
     return {_name(path): ast.parse(path.read_text(), str(path)) for path in files}
 
 

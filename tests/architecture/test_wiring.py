@@ -30,7 +30,12 @@ KEY = "a-key-of-thirty-two-bytes-or-more"
 
 @pytest.fixture
 def jwt_app(sqlite_url: str) -> Flask:
-    environment = {"AUTH_MODE": "jwt", "JWT_SECRET": KEY, "DATABASE_URL": sqlite_url, "REDIS_URL": "redis://127.0.0.1:1"}
+    environment = {
+        "AUTH_MODE": "jwt",
+        "JWT_SECRET": KEY,
+        "DATABASE_URL": sqlite_url,
+        "REDIS_URL": "redis://127.0.0.1:1",
+    }
     return create_app(Settings.from_environment(environment))
 
 

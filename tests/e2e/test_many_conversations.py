@@ -12,8 +12,9 @@ from tests.support.provider_stub import Stub, expected_text
 TOKENS = 60
 
 
+@pytest.mark.timeout(240)
 def test_100_conversations_at_once_lose_nothing(product: Product) -> None:
-    seen = converse(product.web.url, 100, model=f"stub:tokens={TOKENS},delay=0.02", seconds=60)
+    seen = converse(product.web.url, 100, model=f"stub:tokens={TOKENS},delay=0.02", seconds=150)
 
     for number, watched in enumerate(seen):
         expected = expected_text(f"c{number}", TOKENS)
@@ -23,16 +24,14 @@ def test_100_conversations_at_once_lose_nothing(product: Product) -> None:
     assert len(product.stub.ledger()) == 100
 
 
-@pytest.mark.timeout(120)
-def test_300_conversations_at_once_lose_nothing(
-    launch: Launch, stub: Stub, environment: dict[str, str]
-) -> None:
+@pytest.mark.timeout(240)
+def test_300_conversations_at_once_lose_nothing(launch: Launch, stub: Stub, environment: dict[str, str]) -> None:
     if environment["DATABASE_URL"].startswith("sqlite"):
         pytest.skip("300 at once is promised on PostgreSQL")
     launch("worker")
     web = launch("web")
 
-    seen = converse(web.url, 300, model=f"stub:tokens={TOKENS},delay=0.02", seconds=90)
+    seen = converse(web.url, 300, model=f"stub:tokens={TOKENS},delay=0.02", seconds=150)
 
     for number, watched in enumerate(seen):
         expected = expected_text(f"c{number}", TOKENS)

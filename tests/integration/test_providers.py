@@ -584,7 +584,7 @@ def test_a_reader_that_has_enough_ends_the_call_and_its_connection(stub):
 
 def test_many_streams_at_once_do_not_mix(stub):
     async def crowd():
-        patience = {"llm_first_token_timeout_seconds": 30, "llm_token_timeout_seconds": 30}
+        patience = dict.fromkeys(("llm_connect_timeout_seconds", "llm_first_token_timeout_seconds"), 30)
         provider = build(settings_for(stub.base_url, **patience, llm_total_timeout_seconds=60))["LOCAL"]
         try:
             return await asyncio.gather(*(call(provider, f"tag=c{n},tokens=20,delay=0.01") for n in range(300)))

@@ -110,7 +110,9 @@ class Viewer:
     def __enter__(self) -> Viewer:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.socket.close()
 
     def say(self, kind: str, **fields: Any) -> None:
@@ -159,9 +161,11 @@ class Viewer:
         try:
             self.until(lambda frame: False, seconds=seconds)
         except ConnectionClosed as closed:
-            assert closed.rcvd is not None, "closed without a close frame"
-            return closed.rcvd.code
-        raise AssertionError("still open")
+            received = closed.rcvd
+        else:
+            raise AssertionError("still open")
+        assert received is not None, "closed without a close frame"
+        return received.code
 
     def pieces(self, message_id: str) -> list[str]:
         """The deltas of a reply, as they came."""

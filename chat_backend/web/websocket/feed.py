@@ -60,6 +60,7 @@ class Feed:
         self.gone = False
         self.needs_refresh = False
         self.needs_tick = False
+        self._expected: int | None = None
         self.participants_changed = False
         self.offset = 0
         self.replies: dict[str, Reply] = {}
@@ -365,6 +366,19 @@ class Feed:
                 connection.settle()
                 self.needs_tick |= connection.unsettled
             self.needs_tick |= bool(self._typing)
+
+    def fell_behind(self, offset: int | None, *, at_once: bool) -> bool:
+        """Whether the database's log and this one differ: at once, or since the last look.
+
+        Under load there is always an event on its way; it is not lost yet.
+        """
+        with self.lock:
+            expected, self._expected = self._expected, offset
+            if offset is None:
+                return True
+            if at_once or expected is None:
+                return at_once and offset != self.offset
+            return expected > self.offset or expected == offset < self.offset
 
     def stale(self, at: float, seconds: float) -> bool:
         """Whether a reply is in progress of which nothing was heard for a while."""

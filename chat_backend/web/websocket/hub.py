@@ -464,8 +464,8 @@ class Hub:
             with self.backend.reading() as session:
                 offsets = events.current_offsets(session, [feed.session_id for feed in portion])
             for feed in portion:
-                behind = offsets.get(feed.session_id, -1) != feed.offset
-                if behind or feed.stale(at, quiet_seconds):
+                offset = offsets.get(feed.session_id)
+                if feed.fell_behind(offset, at_once=not quiet_seconds) or feed.stale(at, quiet_seconds):
                     self.refresh(feed)
                 if feed.needs_tick:
                     self._tick_wanted.set()
