@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from uuid import uuid4
 
 import pytest
 from hypothesis import example, given, settings
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 from chat_backend.protocol.envelope import Closed, Delta, Durable, Envelope, Ephemeral, pack, unpack
 
+AN_ID = b"01a205e1-9724-72f9-9000-4e36de8aa148"
 NAMES = st.none() | st.text(max_size=20)
 ENVELOPES = st.one_of(
     st.builds(Delta, st.uuids().map(str), st.integers(1, 10**6), st.integers(0, 10**6), st.text()),
@@ -55,9 +55,9 @@ def test_a_damaged_envelope_is_a_value_error_or_an_envelope(envelope: Envelope, 
     [
         b"x",
         b"q\n",
-        b"d%s 1 -1\ntext" % str(uuid4()).encode(),
-        b"d%s 0 0\ntext" % str(uuid4()).encode(),
-        b"d%s 1 0\n\xff" % str(uuid4()).encode(),
+        b"d%s 1 -1\ntext" % AN_ID,
+        b"d%s 0 0\ntext" % AN_ID,
+        b"d%s 1 0\n\xff" % AN_ID,
         b"dnot-an-id 1 0\ntext",
         b'e{"o": true, "u": null, "r": null}\n{}',
         b'e{"o": 0, "u": null, "r": null}\n{}',
