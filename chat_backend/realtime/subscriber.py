@@ -82,8 +82,9 @@ class Subscriber:
             try:
                 self._connect()
                 self._read()
-            except (redis.RedisError, OSError, ValueError, AttributeError, RuntimeError) as error:
-                # The last three are what redis-py says when stop() closes its connection under it.
+            except Exception as error:
+                # Whatever it is, a new connection is the answer, and without this thread nothing is live. When stop()
+                # closes a connection under it, redis-py says TypeError, ValueError, AttributeError or RuntimeError.
                 if not self._stopped.is_set() and self.connected:
                     log.warning("subscription lost", extra={"action": "subscribe", "error": type(error).__name__})
             self._disconnect()
