@@ -11,6 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from chat_backend.domain.enums import JobStatus, Outcome
 from chat_backend.models.base import Base, closed
+from chat_backend.models.message import Message
 
 _UNFINISHED = text("status IN ('queued', 'running')")
 _RUNNING = text("status = 'running'")
@@ -66,6 +67,9 @@ class LlmJob(Base):
     attempts: Mapped[list[LlmAttempt]] = relationship(
         order_by="LlmAttempt.number", cascade="all, delete-orphan", passive_deletes=True
     )
+    # Never read: they tell the order in which new rows are written, so that a turn is one flush.
+    question: Mapped[Message] = relationship(foreign_keys=[message_id], lazy="raise")
+    reply: Mapped[Message] = relationship(foreign_keys=[assistant_message_id], lazy="raise")
 
     @property
     def provider(self) -> str:

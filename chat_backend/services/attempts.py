@@ -11,8 +11,9 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import exists, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm.attributes import set_committed_value
 
 from chat_backend.domain import tokens
 from chat_backend.domain.enums import UNFINISHED_JOB, Action, JobStatus, MessageStatus, Outcome
@@ -68,12 +69,14 @@ class Measured:
 
 @dataclass
 class Owned:
-    """A job under lock, with its chat session, reply and current attempt."""
+    """A job under lock, with its chat session, reply and current attempt, and the time by the database's clock."""
 
     chat: ChatSession
     job: LlmJob
     reply: Message
     attempt: LlmAttempt | None
+    clock: float
+    must_wait: bool
 
 
 def claim(uow: UnitOfWork, job_id: UUID, terms: Terms) -> Claim | None:
@@ -111,7 +114,7 @@ def pass_over(
         return None
     else:
         wait = wait_seconds
-    _back_to_queue(uow, owned, delay=wait)
+    _back_to_queue(owned, delay=wait)
     job.retry_at = job.not_before
     uow.session.flush()
     uow.tell(owned.chat, Happening.job(job))
@@ -121,7 +124,7 @@ def pass_over(
 def _due(uow: UnitOfWork, job_id: UUID, terms: Terms) -> Owned | None:
     """Lock a job that someone should take up now; what is past help is ended on the way."""
     owned = _lock(uow, job_id)
-    if owned is None or not _claimable(uow, owned.job):
+    if owned is None or not _claimable(owned):
         return None
     if owned.job.status == JobStatus.RUNNING:
         _abandon(owned)
@@ -137,31 +140,33 @@ def _lock(uow: UnitOfWork, job_id: UUID) -> Owned | None:
     chat = lock_session(uow.session, session_id) if session_id else None
     if chat is None:
         return None
-    fresh = {"populate_existing": True}
-    job = uow.session.scalar(select(LlmJob).where(LlmJob.id == job_id).with_for_update().execution_options(**fresh))
-    if job is None:
+    query = select(LlmJob, database_clock(), _must_wait()).where(LlmJob.id == job_id).with_for_update(of=LlmJob)
+    row = uow.session.execute(query.execution_options(populate_existing=True)).one_or_none()
+    if row is None:
         return None
+    job, clock, must_wait = row
+    if not job.attempt:
+        set_committed_value(job, "attempts", [])  # there is none to be looked for
     reply = uow.session.get(Message, job.assistant_message_id, populate_existing=True, with_for_update=True)
-    attempt = uow.session.get(LlmAttempt, (job.id, job.attempt), populate_existing=True) if job.attempt else None
-    return Owned(chat, job, reply, attempt) if reply else None
+    attempt = job.attempts[-1] if job.attempts else None
+    return Owned(chat, job, reply, attempt, clock, must_wait) if reply else None
 
 
-def _claimable(uow: UnitOfWork, job: LlmJob) -> bool:
-    clock = uow.session.scalar(select(database_clock())) or 0.0
-    if job.status == JobStatus.QUEUED:
-        return job.not_before <= clock and not _must_wait(uow, job)
-    return job.status == JobStatus.RUNNING and job.lease_until is not None and job.lease_until < clock
-
-
-def _must_wait(uow: UnitOfWork, job: LlmJob) -> bool:
-    earlier = select(
-        exists().where(
-            LlmJob.session_id == job.session_id,
-            LlmJob.position < job.position,
-            LlmJob.status.in_(UNFINISHED_JOB),
-        )
+def _must_wait() -> ColumnElement[bool]:
+    """Whether an earlier job of the session is unfinished."""
+    earlier = aliased(LlmJob)
+    return exists().where(
+        earlier.session_id == LlmJob.session_id,
+        earlier.position < LlmJob.position,
+        earlier.status.in_(UNFINISHED_JOB),
     )
-    return bool(uow.session.scalar(earlier))
+
+
+def _claimable(owned: Owned) -> bool:
+    job = owned.job
+    if job.status == JobStatus.QUEUED:
+        return job.not_before <= owned.clock and not owned.must_wait
+    return job.status == JobStatus.RUNNING and job.lease_until is not None and job.lease_until < owned.clock
 
 
 def _abandon(owned: Owned) -> None:
@@ -189,7 +194,7 @@ def _begin(uow: UnitOfWork, owned: Owned, terms: Terms) -> None:
     job.attempt += 1
     job.status = JobStatus.RUNNING
     job.lease_owner = terms.worker
-    job.lease_until = (uow.session.scalar(select(database_clock())) or 0.0) + terms.lease_seconds
+    job.lease_until = owned.clock + terms.lease_seconds
     job.started_at = job.started_at or now()
     job.retry_at = None
     attempt = LlmAttempt(
@@ -260,7 +265,7 @@ def stopped(uow: UnitOfWork, claim: Claim, measured: Measured) -> None:
     if cancelled:
         end(uow, owned.chat, owned.job, owned.reply, status=JobStatus.CANCELLED)
         return
-    _back_to_queue(uow, owned, delay=0.0)
+    _back_to_queue(owned, delay=0.0)
     uow.session.flush()
     uow.tell(owned.chat, Happening.job(owned.job))
     uow.wake(owned.job.id)
@@ -285,7 +290,7 @@ def failed(
     if delay is None:
         end(uow, owned.chat, job, owned.reply, status=JobStatus.FAILED, code=error.code, error=error.message)
         return None
-    _back_to_queue(uow, owned, delay=delay)
+    _back_to_queue(owned, delay=delay)
     job.retry_at = job.not_before
     uow.session.flush()
     uow.tell(owned.chat, Happening.job(job))
@@ -304,11 +309,11 @@ def _next(job: LlmJob, error: ProviderError, policy: RetryPolicy) -> float | Non
     return 0.0
 
 
-def _back_to_queue(uow: UnitOfWork, owned: Owned, *, delay: float) -> None:
+def _back_to_queue(owned: Owned, *, delay: float) -> None:
     job = owned.job
     job.status = JobStatus.QUEUED
     job.lease_owner = job.lease_until = None
-    job.not_before = (uow.session.scalar(select(database_clock())) or 0.0) + delay
+    job.not_before = owned.clock + delay
 
 
 def _close_attempt(owned: Owned, measured: Measured, outcome: Outcome, error: ProviderError | None = None) -> None:

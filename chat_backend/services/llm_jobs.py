@@ -82,6 +82,8 @@ def _queue(
         session_id=question.session_id,
         message_id=question.id,
         assistant_message_id=reply.id,
+        question=question,
+        reply=reply,
         position=reply.seq,
         user_id=user.id,
         status=JobStatus.QUEUED,
@@ -91,12 +93,11 @@ def _queue(
         options=options,
         failures=0,
         abandonments=0,
-        not_before=uow.session.scalar(select(database_clock())),
+        not_before=database_clock(),
         created_at=now(),
         attempts=[],
     )
     uow.session.add(job)
-    uow.session.flush()
     return job
 
 

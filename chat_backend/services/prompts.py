@@ -37,7 +37,7 @@ def _cost(group: list[Turn]) -> int:
 def _newest_first(session: Session, question: Message) -> Iterator[list[Turn]]:
     yield [_turn(question)]
     edge = question.seq
-    while batch := _earlier(session, question, edge):
+    while edge > 1 and (batch := _earlier(session, question, edge)):
         replies = _chosen_replies(session, [message.id for message in batch])
         for message in batch:
             reply = replies.get(message.id)

@@ -27,5 +27,4 @@ def add_message(uow: UnitOfWork, chat: ChatSession, *, content: str, **fields: A
     values |= {"id": new_id(), "session_id": chat.id, "seq": chat.last_seq, "created_at": at, "updated_at": at}
     message = Message(content=content, **(values | fields))
     uow.session.add(message)
-    uow.session.flush()
     return message
