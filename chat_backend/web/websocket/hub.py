@@ -52,7 +52,6 @@ EVENTS_AT_ONCE = 100
 REPLAY_BYTES = 1_048_576
 JOIN_TRIES = 5
 SHUTDOWN_SECONDS = 2.0
-_CHANNEL_PREFIX = session_channel("")
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Hub:
         # A Redis that hangs costs one feed its wait, not each of hundreds.
         self._live_outage = Outage(failures=1)
         self._lock = threading.Lock()
-        self._feeds: dict[UUID, Feed] = {}
+        self._feeds: dict[str, Feed] = {}  # by channel, so that what is published is not parsed to be delivered
         self._connections: dict[str, Connection] = {}
         self._stopping = threading.Event()
         self._poked = threading.Event()
@@ -124,12 +123,9 @@ class Hub:
     # What is published
 
     def _receive(self, channel: str, data: bytes) -> None:
-        try:
-            feed = self._feeds.get(UUID(channel.removeprefix(_CHANNEL_PREFIX)))
-        except ValueError:
-            return  # the anchor
+        feed = self._feeds.get(channel)
         if feed is None:
-            return
+            return  # the anchor, or nobody watches any more
         try:
             self._take(feed, unpack(data))
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -160,7 +156,7 @@ class Hub:
         """Show an ephemeral frame to everyone in a chat session; while Redis is away, to everyone here."""
         if self._publisher.publish([(session_id, Ephemeral(body))]):
             return
-        feed = self._feeds.get(session_id)
+        feed = self._feeds.get(session_channel(session_id))
         if feed is not None:
             feed.ephemeral(body)
             self._tick_wanted.set()
@@ -184,10 +180,10 @@ class Hub:
 
     def _acquire(self, session_id: UUID) -> Feed:
         with self._lock:
-            feed = self._feeds.get(session_id)
+            feed = self._feeds.get(session_channel(session_id))
             if feed is None:
                 feed = Feed(session_id, typing_seconds=self.settings.typing_seconds)
-                self._feeds[session_id] = feed
+                self._feeds[session_channel(session_id)] = feed
             feed.users += 1
             return feed
 
@@ -196,7 +192,7 @@ class Hub:
             feed.users -= 1
             if feed.users:
                 return
-            self._feeds.pop(feed.session_id, None)
+            self._feeds.pop(session_channel(feed.session_id), None)
             # Under the lock: a newcomer must not find itself subscribed and then lose it.
             self._subscriber.unsubscribe(session_channel(feed.session_id))
 
