@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, TextClause, text
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, Text, TextClause, exists, text
+from sqlalchemy.orm import Mapped, aliased, mapped_column, relationship
 
-from chat_backend.domain.enums import JobStatus, Outcome
+from chat_backend.domain.enums import UNFINISHED_JOB, JobStatus, Outcome
 from chat_backend.models.base import Base, closed
 from chat_backend.models.message import Message
 
@@ -83,6 +83,16 @@ class LlmJob(Base):
     def retry_time(self) -> datetime | None:
         """When a retry that waits will begin."""
         return None if self.retry_at is None else datetime.fromtimestamp(self.retry_at, UTC)
+
+
+def must_wait() -> ColumnElement[bool]:
+    """Whether an earlier job of a job's session is unfinished: they run one at a time, in order."""
+    earlier = aliased(LlmJob)
+    return exists().where(
+        earlier.session_id == LlmJob.session_id,
+        earlier.position < LlmJob.position,
+        earlier.status.in_(UNFINISHED_JOB),
+    )
 
 
 class LlmAttempt(Base):

@@ -11,17 +11,18 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from chat_backend.domain import tokens
-from chat_backend.domain.enums import UNFINISHED_JOB, Action, JobStatus, MessageStatus, Outcome
+from chat_backend.domain.enums import Action, JobStatus, MessageStatus, Outcome
 from chat_backend.domain.errors import ErrorCode, LeaseLost, ProviderError, ReplyTooLong
 from chat_backend.domain.prompt import PromptRequest
 from chat_backend.domain.retry import RetryPolicy
 from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message
 from chat_backend.models.base import database_clock, now
+from chat_backend.models.llm_job import must_wait
 from chat_backend.protocol.events import Happening
 from chat_backend.services import prompts
 from chat_backend.services.access import lock_session
@@ -76,7 +77,7 @@ class Owned:
     reply: Message
     attempt: LlmAttempt | None
     clock: float
-    must_wait: bool
+    waits: bool
 
 
 def claim(uow: UnitOfWork, job_id: UUID, terms: Terms) -> Claim | None:
@@ -140,32 +141,22 @@ def _lock(uow: UnitOfWork, job_id: UUID) -> Owned | None:
     chat = lock_session(uow.session, session_id) if session_id else None
     if chat is None:
         return None
-    query = select(LlmJob, database_clock(), _must_wait()).where(LlmJob.id == job_id).with_for_update(of=LlmJob)
+    query = select(LlmJob, database_clock(), must_wait()).where(LlmJob.id == job_id).with_for_update(of=LlmJob)
     row = uow.session.execute(query.execution_options(populate_existing=True)).one_or_none()
     if row is None:
         return None
-    job, clock, must_wait = row
+    job, clock, waits = row
     if not job.attempt:
         set_committed_value(job, "attempts", [])  # there is none to be looked for
     reply = uow.session.get(Message, job.assistant_message_id, populate_existing=True, with_for_update=True)
     attempt = job.attempts[-1] if job.attempts else None
-    return Owned(chat, job, reply, attempt, clock, must_wait) if reply else None
-
-
-def _must_wait() -> ColumnElement[bool]:
-    """Whether an earlier job of the session is unfinished."""
-    earlier = aliased(LlmJob)
-    return exists().where(
-        earlier.session_id == LlmJob.session_id,
-        earlier.position < LlmJob.position,
-        earlier.status.in_(UNFINISHED_JOB),
-    )
+    return Owned(chat, job, reply, attempt, clock, waits) if reply else None
 
 
 def _claimable(owned: Owned) -> bool:
     job = owned.job
     if job.status == JobStatus.QUEUED:
-        return job.not_before <= owned.clock and not owned.must_wait
+        return job.not_before <= owned.clock and not owned.waits
     return job.status == JobStatus.RUNNING and job.lease_until is not None and job.lease_until < owned.clock
 
 

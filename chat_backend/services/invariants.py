@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from chat_backend.domain.enums import UNFINISHED_JOB, JobStatus, MessageStatus
 from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message, SessionEvent
 from chat_backend.models.base import database_clock
+from chat_backend.models.llm_job import must_wait
 
 EXAMPLES = 5
 _UNFINISHED_REPLY = (MessageStatus.PENDING, MessageStatus.STREAMING)
@@ -71,14 +72,8 @@ def _finding(session: Session, name: str, meaning: str, query: Select[UUID]) -> 
 
 
 def _orphans(patience_seconds: float) -> Select[UUID]:
-    earlier = aliased(LlmJob)
-    waits = exists().where(
-        earlier.session_id == LlmJob.session_id,
-        earlier.position < LlmJob.position,
-        earlier.status.in_(UNFINISHED_JOB),
-    )
     due = LlmJob.not_before < database_clock() - patience_seconds
-    return select(LlmJob.id).where(LlmJob.status == JobStatus.QUEUED, due, ~waits)
+    return select(LlmJob.id).where(LlmJob.status == JobStatus.QUEUED, due, ~must_wait())
 
 
 def _overdue_leases(patience_seconds: float) -> Select[UUID]:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, exists, or_, select, text, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
-from chat_backend.domain.enums import UNFINISHED_JOB, JobStatus
+from chat_backend.domain.enums import JobStatus
 from chat_backend.models import LlmJob, Message
 from chat_backend.models.base import database_clock
+from chat_backend.models.llm_job import must_wait
 
 
 @dataclass(frozen=True)
@@ -101,16 +102,10 @@ def _running(p: Progress) -> ColumnElement[bool]:
 
 def forgotten(session: Session, *, forgotten_seconds: float, limit: int) -> list[UUID]:
     """Return jobs that a worker should look at: due, but not claimed for a while, or with a dead worker."""
-    earlier = aliased(LlmJob)
-    first_in_line = ~exists().where(
-        earlier.session_id == LlmJob.session_id,
-        earlier.position < LlmJob.position,
-        earlier.status.in_(UNFINISHED_JOB),
-    )
     clock = database_clock()
     # A retry has its time and no wake-up; anything else is given time to be woken.
     late = or_(LlmJob.not_before < clock - forgotten_seconds, LlmJob.retry_at < clock)
-    overdue = (LlmJob.status == JobStatus.QUEUED) & late & first_in_line
+    overdue = (LlmJob.status == JobStatus.QUEUED) & late & ~must_wait()
     dead = (LlmJob.status == JobStatus.RUNNING) & (LlmJob.lease_until < clock)
     query = select(LlmJob.id).where(or_(overdue, dead)).order_by(LlmJob.not_before).limit(limit)
     return list(session.scalars(query))
