@@ -53,6 +53,16 @@ def examine(session: Session, *, patience_seconds: float) -> Diagnosis:
     return Diagnosis(violations, load(session))
 
 
+def queue_state(session: Session, *, patience_seconds: float) -> dict[str, int]:
+    """Return the load and what of it nobody looks after: cheap enough to be asked at any time."""
+
+    def count(query: Select[UUID]) -> int:
+        return session.scalar(select(func.count()).select_from(query.subquery())) or 0
+
+    forgotten = {"orphans": _orphans(patience_seconds), "overdue_leases": _overdue_leases(patience_seconds)}
+    return load(session) | {name: count(query) for name, query in forgotten.items()}
+
+
 def load(session: Session) -> dict[str, int]:
     """Count the jobs that wait, that run, and that back off before a retry."""
     later = and_(LlmJob.status == JobStatus.QUEUED, LlmJob.not_before > database_clock())

@@ -8,8 +8,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import text
-
 from chat_backend.bootstrap import Backend
 from chat_backend.config import Settings
 from chat_backend.domain.enums import PROVIDERS
@@ -18,6 +16,7 @@ from chat_backend.models.base import now
 from chat_backend.realtime import breaker_state
 from chat_backend.realtime.connection import RedisAway, RedisClient, client
 from chat_backend.realtime.presence import ProcessCensus
+from chat_backend.services.invariants import queue_state
 
 HEALTHY, DEGRADED, UNHEALTHY, UNKNOWN, NOT_CONFIGURED = "healthy", "degraded", "unhealthy", "unknown", "not_configured"
 CHECK_SECONDS = 2.0
@@ -69,12 +68,14 @@ class HealthCheck:
     def report(self, *, process_id: str, local_connections: int) -> dict[str, Any]:
         """Return the answer of `GET /health`; while Redis is away the connections are this process's own."""
         database, asked = self._database.start(), self._live.start()
-        database_is_there = _answer(database, Unavailable) is not None
+        jobs = _answer(database, Unavailable)
+        database_is_there = jobs is not None
         live = _answer(asked, RedisAway)
         checks = {
             "database": {"status": HEALTHY if database_is_there else UNHEALTHY},
             "redis": {"status": HEALTHY if live else UNHEALTHY},
             "workers": _workers(live),
+            "jobs": _jobs(jobs),
             "providers": {name: _provider(self._settings, name, live) for name in PROVIDERS},
         }
         return {
@@ -87,10 +88,11 @@ class HealthCheck:
         }
 
 
-def _ask_database(backend: Backend) -> bool:
+def _ask_database(backend: Backend) -> dict[str, int]:
+    # As long as any worker may take to find what was forgotten: what is older, no worker looks after.
+    patience_seconds = backend.settings.forgotten_seconds + 2 * backend.settings.sweep_seconds
     with backend.reading() as session:
-        session.execute(text("SELECT 1"))
-    return True
+        return queue_state(session, patience_seconds=patience_seconds)
 
 
 def _ask_redis(client: RedisClient) -> Live:
@@ -103,6 +105,12 @@ def _answer(asked: Future[Found], failure: type[Exception]) -> Found | None:
         return asked.result(CHECK_SECONDS)
     except (TimeoutError, failure):
         return None
+
+
+def _jobs(state: dict[str, int] | None) -> dict[str, Any]:
+    if state is None:
+        return {"status": UNKNOWN}
+    return {"status": DEGRADED if state["orphans"] or state["overdue_leases"] else HEALTHY, **state}
 
 
 def _workers(live: Live | None) -> dict[str, Any]:
@@ -126,5 +134,5 @@ def _is_configured(settings: Settings, name: str) -> bool:
 
 
 def _overall(checks: dict[str, Any]) -> str:
-    parts = [checks["redis"], checks["workers"], *checks["providers"].values()]
+    parts = [checks["redis"], checks["workers"], checks["jobs"], *checks["providers"].values()]
     return HEALTHY if all(part["status"] in (HEALTHY, NOT_CONFIGURED) for part in parts) else DEGRADED

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import update
 
 from chat_backend.config import Settings
+from chat_backend.models import LlmJob
 from chat_backend.realtime.breaker_state import SharedCircuits, circuit_of
 from chat_backend.realtime.presence import ProcessCensus
 from chat_backend.web.app import create_app
@@ -50,6 +52,14 @@ def test_with_all_its_parts_the_service_is_healthy(rest: Rest, valkey: Valkey) -
         "OPENROUTER": "not_configured",
     }
     assert report["checks"]["workers"] == {"status": "healthy", "count": 1, "running": 2}
+    assert report["checks"]["jobs"] == {
+        "status": "healthy",
+        "queued": 0,
+        "running": 0,
+        "backing_off": 0,
+        "orphans": 0,
+        "overdue_leases": 0,
+    }
 
 
 def test_connections_are_those_of_the_whole_deployment(sqlite_rest: Rest, valkey: Valkey) -> None:
@@ -66,6 +76,20 @@ def test_without_a_worker_the_service_is_degraded(sqlite_rest: Rest) -> None:
     status, report = health(sqlite_rest)
 
     assert (status, report["status"], statuses(report)["workers"]) == (200, "degraded", "unhealthy")
+
+
+def test_a_job_that_nobody_looks_after_degrades(web_app: Flask, rest: Rest, valkey: Valkey) -> None:
+    with valkey.client() as client:
+        ProcessCensus(client).report_worker("w1", 0)
+    session_id = rest.new_session()
+    rest.post(f"/sessions/{session_id}/process-llm", {"prompt": "Hello", "stream": True})
+    with web_app.extensions["backend"].unit_of_work() as uow:
+        uow.session.execute(update(LlmJob).values(not_before=1.0))
+
+    status, report = health(rest)
+
+    assert (status, report["status"]) == (200, "degraded")
+    assert (report["checks"]["jobs"]["queued"], report["checks"]["jobs"]["orphans"]) == (1, 1)
 
 
 def test_an_open_breaker_degrades(sqlite_rest: Rest, valkey: Valkey) -> None:
