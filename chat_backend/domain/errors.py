@@ -67,6 +67,15 @@ class ErrorCode(StrEnum):
     JOB_EXPIRED = "JOB_EXPIRED"
 
 
+MOST_FAULTS = 100
+LONGEST_NAME = 200
+
+
+def _shortened(fault: dict[str, Any]) -> dict[str, Any]:
+    name = fault.get("field")
+    return fault | {"field": name[:LONGEST_NAME]} if isinstance(name, str) else fault
+
+
 class ChatError(Exception):
     """What a client is told when a request can't be served."""
 
@@ -126,7 +135,9 @@ class InvalidInput(ChatError):
 
     def __init__(self, message: str, *, faults: list[dict[str, Any]] | None = None, **more: Any) -> None:
         super().__init__(message, **more)
-        self._faults = faults
+        # As many as someone would read: an answer must not be larger than what it answers.
+        self._faults = [_shortened(fault) for fault in faults[:MOST_FAULTS]] if faults else None
+        self.details = _shortened(self.details)
 
     @property
     def errors(self) -> list[dict[str, Any]]:

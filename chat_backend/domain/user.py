@@ -20,7 +20,12 @@ class User:
 
 
 def is_user_id(text: Any) -> bool:
-    """Whether a text can name a user: 1 to 255 characters that every database can store, no control characters."""
+    """Whether a text can name a user: 1 to 255 characters that every database can store, no control characters.
+
+    As a part of a path it must stay what it is: `.` and `..` would name another path, a leading `/` none.
+    """
     if not isinstance(text, str) or not 1 <= len(text) <= USER_ID_CHARACTERS:
+        return False
+    if text in (".", "..") or text.startswith(("/", "./", "../")):
         return False
     return storable(text) and not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in text)

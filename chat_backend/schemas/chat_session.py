@@ -125,7 +125,7 @@ class SessionDeleted(Shown):
 
 def _check_user_id(value: str) -> None:
     if not is_user_id(value):
-        raise ValidationError("Holds a control character.")
+        raise ValidationError("Can't name a user: it holds a control character, or reads as a path.")
 
 
 class NewParticipant(Wire):
@@ -134,7 +134,7 @@ class NewParticipant(Wire):
     user_id = Text(
         required=True,
         validate=[length(1, limits.USER_ID_CHARACTERS), _check_user_id],
-        metadata={"pattern": r"^[^\u0000-\u001f\u007f-\u009f]+$"},
+        metadata={"pattern": r"^(?!/|\.{1,2}(/|$))[^\u0000-\u001f\u007f-\u009f]+$"},
     )
     role = fields.String(required=True, validate=validate.OneOf([role.value for role in ParticipantRole]))
 

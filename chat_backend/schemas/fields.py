@@ -128,7 +128,7 @@ def query_number(low: int, high: int, **more: Any) -> fields.Integer:
 class _QueryNumber(fields.Integer):
     def _validated(self, value: Any) -> int:
         text = str(value)
-        if not text.isascii() or not text.lstrip("-").isdigit() or len(text) > 20:
+        if not text.isascii() or not text.removeprefix("-").isdigit() or len(text) > 20:
             raise self.make_error("invalid", input=value)
         return int(text)
 

@@ -20,8 +20,6 @@ from chat_backend.schemas.fields import rfc3339
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 5
-MOST_FAULTS = 100
-LONGEST_NAME = 200
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NAMES = {
     400: "BadRequest",
@@ -103,10 +101,8 @@ def answer_http(error: HTTPException) -> Response:
 
 def invalid(messages: Any) -> InvalidInput:
     """Return marshmallow's messages as one error: every fault by its dotted field name, the first as details."""
-    faults = [
-        {"field": clean(".".join(path))[:LONGEST_NAME] or None, "message": message} for path, message in _flat(messages)
-    ]
-    return InvalidInput(faults[0]["message"] or "", field=faults[0]["field"], faults=faults[:MOST_FAULTS])
+    faults = [{"field": clean(".".join(path)) or None, "message": message} for path, message in _flat(messages)]
+    return InvalidInput(faults[0]["message"] or "", field=faults[0]["field"], faults=faults)
 
 
 def _flat(messages: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:

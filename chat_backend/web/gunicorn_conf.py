@@ -32,6 +32,9 @@ else:
 timeout = 60
 graceful_timeout = 8
 keepalive = 5
+# Whose X-Forwarded-* are believed is our own setting (TRUSTED_PROXIES); a client's SCRIPT_NAME never is.
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
 # Never retire a process: it would cut its sockets in mid-frame.
 max_requests = 0
 preload_app = False

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from flask import Request
+from gunicorn.http.errors import ParseException
 from marshmallow import RAISE, Schema, ValidationError, missing
 from webargs.core import is_json
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
+from chat_backend.domain.errors import MalformedRequest
 from chat_backend.domain.limits import BODY_BYTES
 from chat_backend.domain.strict_json import read_object
 from chat_backend.web.errors import invalid
@@ -45,7 +47,10 @@ class StrictParser(FlaskParser):
 
 
 def _whole_body(req: Request) -> bytes:
-    data = req.get_data()
+    try:
+        data = req.get_data()
+    except (OSError, ParseException):  # what the server says of a body whose chunks are none
+        raise MalformedRequest("The body can't be read.") from None
     # Of a chunked body werkzeug silently leaves out what is beyond the limit.
     if req.content_length is None and len(data) >= BODY_BYTES:
         raise RequestEntityTooLarge

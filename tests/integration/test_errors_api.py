@@ -87,6 +87,7 @@ QUERIES = {
     "page=": "page",
     "page=0": "page",
     "page=-1": "page",
+    "page=--1": "page",
     "page=1.0": "page",
     "page=1e3": "page",
     "page=+1": "page",

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from flask import Flask, current_app, request
@@ -32,6 +31,7 @@ from chat_backend.domain.errors import (
 )
 from chat_backend.services.access import READ, enter, no_such, role_in
 from chat_backend.web.auth import identify_stream
+from chat_backend.web.headers import LOOPBACK
 from chat_backend.web.websocket.connection import (
     CLOSING_SECONDS,
     NO_PARTICIPANT,
@@ -53,7 +53,6 @@ log = logging.getLogger(__name__)
 
 PATH = "/api/v1/chat/sessions/<session_id>/websocket"
 KEY_BYTES = 16
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _CODES: list[tuple[type[ChatError], int]] = [
     (Unauthenticated, UNAUTHENTICATED),
     (Forbidden, NO_PARTICIPANT),
@@ -82,9 +81,8 @@ def check_origin(origin: str | None, host: str, settings: Settings) -> None:
     """Raise Forbidden for a page of a foreign origin. Clients that are no browsers send none."""
     if origin is None or origin.rstrip("/") in settings.allowed_origins:
         return
-    parts = urlsplit(origin)
-    same = parts.scheme in {"http", "https"} and parts.netloc.lower() == host.lower()
-    if same or (settings.is_dev and parts.hostname in _LOOPBACK):
+    same = origin.lower() in {f"http://{host}".lower(), f"https://{host}".lower()}
+    if same or (settings.is_dev and LOOPBACK.match(origin)):
         return
     raise Forbidden("This origin is not allowed.", code=ErrorCode.ORIGIN_NOT_ALLOWED)
 
@@ -95,7 +93,8 @@ def check_handshake(headers: Headers) -> None:
         key = base64.b64decode(headers.get("Sec-WebSocket-Key", ""), validate=True)
     except ValueError:
         key = b""
-    if len(key) != KEY_BYTES or headers.get("Sec-WebSocket-Version", "") != "13":
+    named = bool(headers.get("Host"))
+    if len(key) != KEY_BYTES or headers.get("Sec-WebSocket-Version", "") != "13" or not named:
         raise MalformedRequest("Not a WebSocket handshake of version 13.")
 
 
@@ -105,6 +104,9 @@ def websocket(ws: Server, session_id: str) -> None:
     hub.start()
     viewer = cast(ViewerSocket, ws.sock)
     viewer.unread = lambda: len(ws.input_buffer)
+    viewer.wake = ws.event.set
+    if viewer.closed:
+        ws.event.set()
     try:
         connection, since = admit(hub, session_id, viewer.outbox)
         viewer.flooded = lambda: _flooded(connection)

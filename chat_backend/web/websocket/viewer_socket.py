@@ -30,6 +30,8 @@ class ViewerSocket:
         self.outbox = SocketOutbox(sock)
         self.unread: Callable[[], int] = lambda: 0
         self.flooded: Callable[[], None] = lambda: None
+        self.wake: Callable[[], None] = lambda: None
+        self.closed = False
         self._taken = threading.Event()
         self._ended = False
         # What the library says by itself answers a viewer's pings: these may be a flood as well.
@@ -56,7 +58,12 @@ class ViewerSocket:
         self._taken.set()
 
     def close(self) -> None:
-        """Nothing to do: the web server closes what it opened."""
+        """The library's thread has ended: wake who waits for frames. The web server closes what it opened.
+
+        Where a frame is too large the library wakes that one before it says that all is over, and never again.
+        """
+        self.closed = True
+        self.wake()
 
     def fileno(self) -> int:
         fileno: int = self._sock.fileno()
@@ -93,6 +100,7 @@ def stand_in(environ: dict[str, Any]) -> None:
     A compressed frame of a few bytes may unpack to gigabytes.
     """
     environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
+    environ.pop("HTTP_SEC_WEBSOCKET_PROTOCOL", None)  # none is offered, and the library stumbles over some
     for key in _KEYS:
         if key in environ:
             environ[key] = ViewerSocket(environ[key])

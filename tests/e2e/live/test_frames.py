@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.support.chat import API, Chat, Viewer
 from tests.support.processes import Process
 from tests.support.stack import Stack, dial, socket_url
+from tests.support.waiting import wait_until
 
 TEXT, BINARY, CLOSE, PING, PONG, CONTINUATION = 1, 2, 8, 9, 10, 0
 
@@ -252,3 +253,28 @@ def test_in_dev_pages_of_this_machine_and_of_the_same_origin_are_let_in(stack: S
     for origin in (stack.web.url, "http://localhost:3000", "http://[::1]:5173", "https://127.0.0.1"):
         with Viewer(dial(socket_url(stack.web, session["id"], user_id=chat.user), origin=origin)) as viewer:
             assert viewer.greeting()["user_id"] == chat.user
+
+
+def test_frames_that_are_too_large_do_not_keep_their_connections_places(stack: Stack, chat: Chat) -> None:
+    session = chat.new_session()
+    for _ in range(20):
+        with Raw(stack.web, session["id"], chat.user) as raw:
+            raw.frame()
+            raw.send(TEXT, b"x" * 300 * 1024)
+
+    wait_until(lambda: chat.request("GET", "/health")["active_connections"] == 0, seconds=15, why="all are gone")
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "http://evil@localhost", "//localhost", "null"])
+def test_an_origin_that_is_none_is_refused(stack: Stack, chat: Chat, origin: str) -> None:
+    session = chat.new_session()
+
+    with Raw(stack.web, session["id"], chat.user, extra=f"Origin: {origin}\r\n") as raw:
+        assert " 403 " in raw.head
+
+
+def test_a_subprotocol_that_is_no_text_is_ignored(stack: Stack, chat: Chat) -> None:
+    session = chat.new_session()
+
+    with Raw(stack.web, session["id"], chat.user, extra="Sec-WebSocket-Protocol: \u00e9 ,\r\n") as raw:
+        assert " 101 " in raw.head
