@@ -278,6 +278,11 @@ class Settings:
         return self.max_sockets or (500 if self.is_sqlite else 5000)
 
     @property
+    def patience_seconds(self) -> float:
+        """How long workers may take to find what was forgotten: two sweeps and what a wake-up may take."""
+        return self.forgotten_seconds + 2 * self.sweep_seconds
+
+    @property
     def bind_host(self) -> str:
         return self.host or ("127.0.0.1" if self.is_dev else "0.0.0.0")  # noqa: S104 - a platform's router is outside
 

@@ -25,18 +25,13 @@ def run(arguments: Namespace, environ: Mapping[str, str]) -> int:
     backend = connect(settings)
     try:
         with backend.reading() as session:
-            diagnosis = examine(session, patience_seconds=patience_seconds(settings))
+            diagnosis = examine(session, patience_seconds=settings.patience_seconds)
     except Unavailable as error:
         raise ConfigError("The database at DATABASE_URL can't be used, or has no tables yet.") from error
     finally:
         backend.close()
     print(_as_json(diagnosis) if arguments.json else _as_table(diagnosis))
     return 0 if diagnosis.healthy else 1
-
-
-def patience_seconds(settings: Settings) -> float:
-    """How long workers may take to find what was forgotten: two sweeps and what a wake-up may take."""
-    return settings.forgotten_seconds + 2 * settings.sweep_seconds
 
 
 def _as_json(diagnosis: Diagnosis) -> str:

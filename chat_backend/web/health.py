@@ -89,10 +89,8 @@ class HealthCheck:
 
 
 def _ask_database(backend: Backend) -> dict[str, int]:
-    # As long as any worker may take to find what was forgotten: what is older, no worker looks after.
-    patience_seconds = backend.settings.forgotten_seconds + 2 * backend.settings.sweep_seconds
     with backend.reading() as session:
-        return queue_state(session, patience_seconds=patience_seconds)
+        return queue_state(session, patience_seconds=backend.settings.patience_seconds)
 
 
 def _ask_redis(client: RedisClient) -> Live:
