@@ -150,6 +150,30 @@ class Settings:
     )
     trusted_proxies: int = setting(0, "Proxies in front whose `X-Forwarded-*` headers are believed.", _int(0, 10))
 
+    # How much one may ask
+    rate_limit_per_user: int | None = setting(
+        None,
+        "REST requests a minute of one user, as many at once; 0: any number; empty: 1,200 in `jwt` mode.",
+        _int(0, 10_000_000),
+    )
+    rate_limit_per_address: int | None = setting(
+        None,
+        "The same of one address (IPv6: of its /64), whoever asks; 0: any number; empty: 6,000 in `jwt` mode.",
+        _int(0, 10_000_000),
+    )
+    rate_limit_asks_per_user: int | None = setting(
+        None,
+        "Replies that one user may ask for a minute, over REST and sockets; 0: any number; empty: 600 in `jwt` mode.",
+        _int(0, 10_000_000),
+    )
+    frames_per_second: int = setting(
+        20, "Frames a second that a socket may send; twice as many at once.", _int(1, 10_000)
+    )
+    max_sessions_per_user: int = setting(
+        10_000, "Chat sessions that one user may own; 0: no limit.", _int(0, 10_000_000)
+    )
+    max_participants: int = setting(1000, "Participants of one chat session.", _int(1, 100_000))
+
     # Who is asking
     auth_mode: str = setting(
         "jwt", "`jwt`, or `dev` (trusts `X-User-ID`; for one's own machine).", _choice("jwt", "dev")
@@ -278,6 +302,22 @@ class Settings:
         return self.max_sockets or (500 if self.is_sqlite else 5000)
 
     @property
+    def requests_per_user(self) -> int:
+        return self._in_jwt_mode(self.rate_limit_per_user, 1200)
+
+    @property
+    def requests_per_address(self) -> int:
+        return self._in_jwt_mode(self.rate_limit_per_address, 6000)
+
+    @property
+    def asks_per_user(self) -> int:
+        return self._in_jwt_mode(self.rate_limit_asks_per_user, 600)
+
+    def _in_jwt_mode(self, given: int | None, default: int) -> int:
+        """Return a limit: the one given, else in jwt mode the default; 0 is none."""
+        return given if given is not None else 0 if self.is_dev else default
+
+    @property
     def patience_seconds(self) -> float:
         """How long workers may take to find what was forgotten: two sweeps and what a wake-up may take."""
         return self.forgotten_seconds + 2 * self.sweep_seconds
@@ -299,6 +339,8 @@ def settings_table() -> str:
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for field in dataclasses.fields(Settings):
         default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-        shown = f"`{default:g}`" if isinstance(default, float) else (f"`{default}`" if default != "" else "")
+        shown = (
+            f"`{default:g}`" if isinstance(default, float) else (f"`{default}`" if default not in ("", None) else "")
+        )
         rows.append(f"| `{field.name.upper()}` | {shown} | {field.metadata['doc']} |")
     return "\n".join(rows) + "\n"

@@ -26,3 +26,8 @@ def presence_key(session_id: UUID | str) -> str:
 
 def user_connections_key(user_id: str) -> str:
     return f"chat:user:{user_id}"
+
+
+def rate_key(digest: str) -> str:
+    """Where what someone has asked for is counted."""
+    return f"chat:rate:{digest}"

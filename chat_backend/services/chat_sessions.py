@@ -9,6 +9,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from chat_backend.domain.enums import UNFINISHED_JOB, ParticipantRole
+from chat_backend.domain.errors import Conflict, ErrorCode
 from chat_backend.domain.user import User
 from chat_backend.models import ChatSession, IdempotencyKey, LlmJob, Participant
 from chat_backend.models.base import now
@@ -20,12 +21,21 @@ from chat_backend.services.paging import Page, bad_cursor
 from chat_backend.unit_of_work import UnitOfWork
 
 
-def make(uow: UnitOfWork, user: User, *, intent: Intent | None = None, **fields: Any) -> tuple[ChatSession, bool]:
-    """Make a chat session owned by the user; return it and whether it had been made before under this key."""
+def make(
+    uow: UnitOfWork, user: User, *, intent: Intent | None = None, most: int = 0, **fields: Any
+) -> tuple[ChatSession, bool]:
+    """Make a chat session owned by the user; return it and whether it had been made before under this key.
+
+    Raises Conflict where the user owns as many as may be (0: any number); those made at the same moment may be a
+    few more.
+    """
     if made := idempotency.begin(uow, user, intent):
         if made.session_id is None:
             raise no_such("chat session")
         return enter(uow.session, made.session_id, user, to=READ), True
+    if most and _owns(uow.session, user, at_least=most):
+        message = f"You own {most} chat sessions, which is the limit: delete one first."
+        raise Conflict(message, code=ErrorCode.TOO_MANY_SESSIONS)
     chat = ChatSession.new(user.id, **fields)
     owner = Participant(session_id=chat.id, user_id=user.id, role=ParticipantRole.OWNER, created_at=chat.created_at)
     uow.session.add(chat)
@@ -33,6 +43,11 @@ def make(uow: UnitOfWork, user: User, *, intent: Intent | None = None, **fields:
     uow.session.add(owner)
     idempotency.made(uow, user, intent, session_id=chat.id)
     return chat, False
+
+
+def _owns(session: Session, user: User, *, at_least: int) -> bool:
+    mine = select(ChatSession.id).where(ChatSession.user_id == user.id)
+    return session.scalar(mine.offset(at_least - 1).limit(1)) is not None
 
 
 def show(session: Session, session_id: UUID, user: User) -> ChatSession:

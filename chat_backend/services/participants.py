@@ -8,7 +8,6 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from chat_backend.domain import limits
 from chat_backend.domain.enums import ParticipantRole
 from chat_backend.domain.errors import Conflict, ErrorCode, InvalidInput
 from chat_backend.domain.strict_json import storable
@@ -40,9 +39,16 @@ def everyone(session: Session, session_id: UUID, user: User) -> list[Participant
 
 
 def admit(
-    uow: UnitOfWork, session_id: UUID, user: User, *, user_id: str, role: str, intent: Intent | None = None
+    uow: UnitOfWork,
+    session_id: UUID,
+    user: User,
+    *,
+    user_id: str,
+    role: str,
+    most: int,
+    intent: Intent | None = None,
 ) -> Admitted:
-    """Admit a user, or change a participant's role."""
+    """Admit a user, unless there are as many as may be, or change a participant's role."""
     chat = enter(uow.session, session_id, user, to=OWN, lock=True)
     made = idempotency.begin(uow, user, intent, scope=chat.id)
     known = uow.session.get(Participant, (session_id, user_id))
@@ -57,7 +63,7 @@ def admit(
         _refuse_owner(known)
     if role == ParticipantRole.OWNER:
         raise InvalidInput("A chat session has one owner: its creator.", field="role")
-    participant = known or _add(uow, chat, user_id)
+    participant = known or _add(uow, chat, user_id, most=most)
     participant.role = ParticipantRole(role)
     _tell(uow, chat, user)
     return Admitted(participant, new=known is None)
@@ -86,10 +92,10 @@ def roles(session: Session, session_id: UUID) -> dict[str, ParticipantRole]:
     return dict(session.execute(query).tuples().all())
 
 
-def _add(uow: UnitOfWork, chat: ChatSession, user_id: str) -> Participant:
+def _add(uow: UnitOfWork, chat: ChatSession, user_id: str, *, most: int) -> Participant:
     count = uow.session.scalar(select(func.count()).where(Participant.session_id == chat.id)) or 0
-    if count >= limits.PARTICIPANTS:
-        raise InvalidInput(f"A chat session has at most {limits.PARTICIPANTS} participants.", field="user_id")
+    if count >= most:
+        raise InvalidInput(f"A chat session has at most {most} participants.", field="user_id")
     participant = Participant(session_id=chat.id, user_id=user_id, created_at=now())
     uow.session.add(participant)
     return participant

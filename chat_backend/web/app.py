@@ -9,7 +9,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from chat_backend.bootstrap import Backend, connect, flask_app
 from chat_backend.config import Settings
 from chat_backend.domain.limits import BODY_BYTES
-from chat_backend.web import auth, documents, errors, headers, live
+from chat_backend.web import auth, documents, errors, headers, live, rate_limits
 from chat_backend.web.api import llm_jobs, messages, participants, service, sessions, tickets
 from chat_backend.web.health import HealthCheck
 from chat_backend.web.openapi import api_of, need_one_of
@@ -42,6 +42,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     _trust_proxies(app, settings.trusted_proxies)
     headers.install(app, settings)
     errors.install(app)
+    rate_limits.install(app, settings)
     auth.install(app)
     _register(app, settings)
     live.install(app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from uuid import UUID
 
 from flask import Flask, Request, current_app, g, request
@@ -12,10 +13,12 @@ from chat_backend.domain.errors import Unauthenticated
 from chat_backend.domain.user import User, is_user_id
 from chat_backend.services import tickets
 from chat_backend.web.context import settings
+from chat_backend.web.rate_limits import rate_limits
 from chat_backend.web.tokens import Tokens
 
 # The only endpoints that anyone may ask.
-OPEN = frozenset({"service.health", "api-docs.openapi_json", "documents.asyncapi", "swagger_ui.show"})
+HEALTH = "service.health"
+OPEN = frozenset({HEALTH, "api-docs.openapi_json", "documents.asyncapi", "swagger_ui.show"})
 # These ask by themselves (identify_stream), once they can answer in their own way.
 STREAMS = ("/websocket", "/events")
 
@@ -46,8 +49,12 @@ def identify_http(request: Request) -> User:
 def identify_stream(request: Request, session_id: UUID, backend: Backend) -> User:
     """Return who opens a stream: by `?ticket=` (used up), in dev mode by `?user_id=`, else by header.
 
-    Raises Unauthenticated, and Unavailable where a ticket can't be looked up.
+    Raises Unauthenticated, TooMany, and Unavailable where a ticket can't be looked up.
     """
+    return _counted(lambda: _who_streams(request, session_id, backend))
+
+
+def _who_streams(request: Request, session_id: UUID, backend: Backend) -> User:
     ticket = request.args.get("ticket")
     if ticket is not None:
         return _by_ticket(ticket, session_id, backend)
@@ -58,13 +65,23 @@ def identify_stream(request: Request, session_id: UUID, backend: Backend) -> Use
 
 
 def _ask() -> None:
-    if request.method != "OPTIONS" and _must_know():
-        g.user = identify_http(request)
-
-
-def _must_know() -> bool:
     rule = request.url_rule
-    return rule is not None and rule.endpoint not in OPEN and not rule.rule.endswith(STREAMS)
+    if request.method == "OPTIONS" or (rule is not None and (rule.endpoint == HEALTH or rule.rule.endswith(STREAMS))):
+        return
+    if rule is None or rule.endpoint in OPEN:
+        rate_limits().request(request, None)
+    else:
+        g.user = _counted(lambda: identify_http(request))
+
+
+def _counted(identify: Callable[[], User]) -> User:
+    """Find out who asks, and count it; of who can't say it, by the address. Raises TooMany."""
+    user = None
+    try:
+        user = identify()
+    finally:
+        rate_limits().request(request, user)
+    return user
 
 
 def _trusted(header: str | None) -> User:

@@ -7,6 +7,8 @@ from urllib.parse import quote
 
 import pytest
 
+from chat_backend.config import Settings
+from chat_backend.web.app import create_app
 from tests.support.rest import Rest, fault
 
 
@@ -115,3 +117,16 @@ def test_a_ticket_is_given_with_its_end(rest: Rest, session_id: str) -> None:
     assert response.status_code == 201
     assert set(given) == {"ticket", "expires_at"}
     assert len(given["ticket"]) >= 43
+
+
+def test_a_session_has_a_limited_number_of_participants(sqlite_url: str) -> None:
+    environ = {"AUTH_MODE": "dev", "DATABASE_URL": sqlite_url, "MAX_PARTICIPANTS": "2"}
+    ann = Rest(create_app(Settings.from_environment(environ | {"REDIS_URL": "redis://127.0.0.1:1"})))
+    session_id = ann.new_session()
+    ann.admit(session_id, "bob")
+
+    refused = ann.post(f"/sessions/{session_id}/participants", {"user_id": "cat", "role": "member"})
+    changed = ann.post(f"/sessions/{session_id}/participants", {"user_id": "bob", "role": "viewer"})
+
+    assert fault(refused) == (422, "INVALID_INPUT", "user_id")
+    assert changed.status_code == 200

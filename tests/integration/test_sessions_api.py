@@ -7,6 +7,8 @@ from uuid import UUID
 
 import pytest
 
+from chat_backend.config import Settings
+from chat_backend.web.app import create_app
 from tests.support.rest import NEW_SESSION, Rest, fault
 
 MISSING = "01890a5d-ac96-774b-bcce-b302099a8057"
@@ -179,3 +181,18 @@ def test_a_key_that_is_none_is_refused(rest: Rest, key: str) -> None:
     response = rest.post("/sessions", NEW_SESSION, headers={"Idempotency-Key": key.encode().decode("latin-1")})
 
     assert fault(response) == (400, "INVALID_IDEMPOTENCY_KEY", "Idempotency-Key")
+
+
+def test_a_user_owns_a_limited_number_of_sessions(sqlite_url: str) -> None:
+    environ = {"AUTH_MODE": "dev", "DATABASE_URL": sqlite_url, "MAX_SESSIONS_PER_USER": "2"}
+    ann = Rest(create_app(Settings.from_environment(environ | {"REDIS_URL": "redis://127.0.0.1:1"})))
+    first, _ = ann.new_session(), ann.made("/sessions", NEW_SESSION, key="second")
+
+    refused = ann.post("/sessions", NEW_SESSION)
+    repeated = ann.post("/sessions", NEW_SESSION, key="second")
+    others = ann.of("bob").post("/sessions", NEW_SESSION)
+    ann.delete(f"/sessions/{first}")
+    after = ann.post("/sessions", NEW_SESSION)
+
+    assert fault(refused) == (409, "TOO_MANY_SESSIONS", None)
+    assert [response.status_code for response in (repeated, others, after)] == [201, 201, 201]

@@ -17,6 +17,7 @@ from chat_backend.web.context import backend, settings
 from chat_backend.web.idempotency_key import intent_of, replayed
 from chat_backend.web.openapi import LOCATION, PREFERENCE, REPLAYED, Blueprint, keyed
 from chat_backend.web.preferences import Preference
+from chat_backend.web.rate_limits import rate_limits
 from chat_backend.web.waiting import wait_for_job
 
 bp = Blueprint("llm_jobs", __name__)
@@ -33,6 +34,7 @@ def process_llm(asked: dict[str, Any], session_id: UUID) -> Answer:
     """Ask for the reply to a message or a prompt; wait for it, unless told otherwise."""
     stream, named = asked.pop("stream"), asked.pop("session_id", session_id)
     how = _how(asked)
+    rate_limits().ask(current_user())
     with backend().unit_of_work() as uow:
         job, known = llm_jobs.request(uow, session_id, current_user(), intent=intent_of("process_llm", asked), **how)
         if named != session_id:
@@ -49,6 +51,7 @@ def regenerate(asked: dict[str, Any], message_id: UUID) -> Answer:
     """Ask for another reply to the same question, beside the one there is."""
     stream = asked.pop("stream")
     intent = intent_of("regenerate", {"message_id": message_id, **asked})
+    rate_limits().ask(current_user())
     with backend().unit_of_work() as uow:
         job, known = llm_jobs.regenerate(uow, message_id, current_user(), intent=intent, **_how(asked))
     return _answer(job, stream=stream, known=known)

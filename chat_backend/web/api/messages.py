@@ -17,6 +17,7 @@ from chat_backend.web.auth import current_user
 from chat_backend.web.context import backend, settings
 from chat_backend.web.idempotency_key import given_key, replayed
 from chat_backend.web.openapi import REPLAYED, Blueprint, keyed
+from chat_backend.web.rate_limits import rate_limits
 
 bp = Blueprint("messages", __name__)
 _message, _job = MessageShape(), JobShape()
@@ -40,6 +41,8 @@ def send_message(new: dict[str, Any], session_id: UUID) -> tuple[Response, int, 
     """Send a message; with `process` also ask for the reply, which arrives on the socket."""
     key, kept_seconds = given_key(), settings().idempotency_retention_seconds
     intent = None if key is None else messages.send_intent(key, new, kept_seconds=kept_seconds)
+    if new["process"]:
+        rate_limits().ask(current_user())
     with backend().unit_of_work() as uow:
         sent = messages.send(uow, session_id, current_user(), intent=intent, fallbacks=settings().llm_fallbacks, **new)
     return jsonify(_shown(sent)), 201, replayed(sent.replayed)

@@ -11,7 +11,7 @@ from chat_backend.models import Participant
 from chat_backend.schemas.chat_session import NewParticipant, ParticipantList, ParticipantShape
 from chat_backend.services import participants
 from chat_backend.web.auth import current_user
-from chat_backend.web.context import backend
+from chat_backend.web.context import backend, settings
 from chat_backend.web.idempotency_key import intent_of, replayed
 from chat_backend.web.openapi import REPLAYED, Blueprint, keyed
 
@@ -35,7 +35,9 @@ def admit(new: dict[str, Any], session_id: UUID) -> tuple[Participant, int, dict
     """Admit a user, 201, or change a participant's role, 200."""
     intent = intent_of("admit", new)
     with backend().unit_of_work() as uow:
-        admitted = participants.admit(uow, session_id, current_user(), intent=intent, **new)
+        admitted = participants.admit(
+            uow, session_id, current_user(), intent=intent, most=settings().max_participants, **new
+        )
     return admitted.participant, 201 if admitted.new else 200, replayed(admitted.replayed)
 
 

@@ -19,7 +19,7 @@ from chat_backend.schemas.chat_session import (
 from chat_backend.services import chat_sessions
 from chat_backend.services.paging import Page
 from chat_backend.web.auth import current_user
-from chat_backend.web.context import backend
+from chat_backend.web.context import backend, settings
 from chat_backend.web.idempotency_key import intent_of, replayed
 from chat_backend.web.openapi import LOCATION, REPLAYED, Blueprint, keyed
 
@@ -44,7 +44,9 @@ def make_session(new: dict[str, Any]) -> tuple[ChatSession, dict[str, str]]:
     """Make a chat session; who makes it owns it."""
     intent = intent_of("make_session", new)
     with backend().unit_of_work() as uow:
-        chat, known = chat_sessions.make(uow, current_user(), intent=intent, **new)
+        chat, known = chat_sessions.make(
+            uow, current_user(), intent=intent, most=settings().max_sessions_per_user, **new
+        )
     return chat, {"Location": url_for("sessions.show_session", session_id=chat.id), **replayed(known)}
 
 

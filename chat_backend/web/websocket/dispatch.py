@@ -16,6 +16,7 @@ from chat_backend.services import llm_jobs, messages
 from chat_backend.services.access import no_such, session_of
 from chat_backend.services.idempotency import Intent
 from chat_backend.web.errors import error_object
+from chat_backend.web.rate_limits import RateLimits
 from chat_backend.web.websocket.connection import Connection
 from chat_backend.web.websocket.hub import Hub
 
@@ -25,8 +26,9 @@ log = logging.getLogger(__name__)
 class Dispatch:
     """Carries out what one connection says."""
 
-    def __init__(self, hub: Hub, connection: Connection) -> None:
+    def __init__(self, hub: Hub, connection: Connection, rates: RateLimits) -> None:
         self._hub = hub
+        self._rates = rates
         self._backend = hub.backend
         self._connection = connection
         self._typing = False
@@ -49,6 +51,8 @@ class Dispatch:
 
     def _send_message(self, request_id: str | None, **fields: Any) -> None:
         intent = self._intent(request_id, fields | {"role": "user"}) if request_id is not None else None
+        if fields["process"]:
+            self._rates.ask(self._connection.user)
         with self._backend.unit_of_work() as uow:
             sent = messages.send(
                 uow,

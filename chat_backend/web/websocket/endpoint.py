@@ -31,7 +31,9 @@ from chat_backend.domain.errors import (
 )
 from chat_backend.services.access import READ, enter, no_such, role_in
 from chat_backend.web.auth import identify_stream
+from chat_backend.web.context import settings
 from chat_backend.web.headers import LOOPBACK
+from chat_backend.web.rate_limits import rate_limits
 from chat_backend.web.websocket.connection import (
     CLOSING_SECONDS,
     NO_PARTICIPANT,
@@ -72,9 +74,9 @@ def install_socket(app: Flask) -> None:
 def _prepare() -> None:
     """Before the upgrade: refuse foreign pages, and put our socket in the library's hands."""
     if request.endpoint == "websocket":
-        check_origin(request.headers.get("Origin"), request.host, current_app.extensions["backend"].settings)
+        check_origin(request.headers.get("Origin"), request.host, settings())
         check_handshake(request.headers)
-        stand_in(request.environ)
+        stand_in(request.environ, frames_per_second=settings().frames_per_second)
 
 
 def check_origin(origin: str | None, host: str, settings: Settings) -> None:
@@ -122,7 +124,7 @@ def websocket(ws: Server, session_id: str) -> None:
 def admit(hub: Hub, session_id: str, outbox: Outbox) -> tuple[Connection, int | None]:
     """Return a connection for who is asking, not yet joined, and the offset it has seen.
 
-    Raises Unauthenticated, NotFound, InvalidInput, Unavailable.
+    Raises Unauthenticated, TooMany, NotFound, InvalidInput, Unavailable.
     """
     session = canonical_id(session_id)
     user = identify_stream(request, session, hub.backend)
@@ -164,7 +166,7 @@ def read_since(text: str | None) -> int | None:
 
 
 def _serve(hub: Hub, connection: Connection, ws: Server, *, since: int | None) -> None:
-    dispatch = Dispatch(hub, connection)
+    dispatch = Dispatch(hub, connection, rate_limits())
     with hub.feed(connection.session_id) as feed:
         replay = hub.join(feed, connection, since=since)
         try:
@@ -186,7 +188,7 @@ def _let_read(connection: Connection, ws: Server) -> None:
 
 
 def _listen(connection: Connection, ws: Server, dispatch: Callable[[str | bytes], None]) -> None:
-    rate = FrameRate(limits.FRAMES_PER_SECOND)
+    rate = FrameRate(settings().frames_per_second)
     viewer = cast(ViewerSocket, ws.sock)
     while True:
         data = ws.receive()

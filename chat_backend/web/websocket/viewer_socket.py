@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from chat_backend.domain import limits
 from chat_backend.web.websocket.flood import FrameRate
 from chat_backend.web.websocket.outbox import SocketOutbox
 
@@ -25,7 +24,7 @@ _KEYS = ("gunicorn.socket", "werkzeug.socket")
 class ViewerSocket:
     """Stands in for a connected socket."""
 
-    def __init__(self, sock: Any) -> None:
+    def __init__(self, sock: Any, *, frames_per_second: float) -> None:
         self._sock = sock
         self.outbox = SocketOutbox(sock)
         self.unread: Callable[[], int] = lambda: 0
@@ -35,7 +34,7 @@ class ViewerSocket:
         self._taken = threading.Event()
         self._ended = False
         # What the library says by itself answers a viewer's pings: these may be a flood as well.
-        self._rate = FrameRate(limits.FRAMES_PER_SECOND)
+        self._rate = FrameRate(frames_per_second)
 
     def send(self, data: bytes) -> int:
         if not self._rate.allows():
@@ -94,7 +93,7 @@ class ViewerSocket:
             return  # it is closed, or its time is up
 
 
-def stand_in(environ: dict[str, Any]) -> None:
+def stand_in(environ: dict[str, Any], *, frames_per_second: float) -> None:
     """Put a ViewerSocket in the place of a request's socket, and offer the library no compression.
 
     A compressed frame of a few bytes may unpack to gigabytes.
@@ -103,4 +102,4 @@ def stand_in(environ: dict[str, Any]) -> None:
     environ.pop("HTTP_SEC_WEBSOCKET_PROTOCOL", None)  # none is offered, and the library stumbles over some
     for key in _KEYS:
         if key in environ:
-            environ[key] = ViewerSocket(environ[key])
+            environ[key] = ViewerSocket(environ[key], frames_per_second=frames_per_second)

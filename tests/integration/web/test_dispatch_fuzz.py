@@ -67,7 +67,7 @@ def test_whatever_is_said_the_answer_is_a_frame(sqlite_app: Flask, sqlite_rest: 
     session_id = sqlite_rest.new_session()
     outbox = PaperOutbox()
     connection = Connection(UUID(session_id), User("ann"), outbox, role=ParticipantRole.OWNER, outbox_bytes=10**9)
-    dispatch = Dispatch(sqlite_app.extensions["chat_hub"], connection)
+    dispatch = Dispatch(sqlite_app.extensions["chat_hub"], connection, sqlite_app.extensions["rate_limits"])
 
     for _ in range(10_000):
         dispatch(_frame(chance))

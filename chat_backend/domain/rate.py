@@ -1,0 +1,85 @@
+"""How often something may happen: so many a minute, and as many at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MINUTE_SECONDS = 60.0
+NAMES_KEPT = 10_000
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What someone may take: `per_minute` at once, and then one for every `interval_seconds` that pass."""
+
+    what: str
+    who: str
+    per_minute: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.what} {self.who}"
+
+    @property
+    def interval_seconds(self) -> float:
+        return MINUTE_SECONDS / self.per_minute
+
+
+class Times:
+    """A time for each of some names; of very many, those set longest ago are forgotten."""
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+        self._times: OrderedDict[str, float] = OrderedDict()
+
+    def get(self, name: str) -> float:
+        return self._times.get(name, 0.0)
+
+    def set(self, name: str, at: float) -> None:
+        self._times[name] = at
+        self._times.move_to_end(name)
+        if len(self._times) > self._kept:
+            self._times.popitem(last=False)
+
+
+class LocalRates:
+    """Counts by name within this process. Of a name is kept when all that it has taken will be earned."""
+
+    def __init__(self, *, kept: int = NAMES_KEPT, clock: Callable[[], float] = time.monotonic) -> None:
+        self._earned_at = Times(kept)
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def take(self, rate: Rate) -> float:
+        """Take one; return 0, or the seconds until there is one to be had."""
+        with self._lock:
+            at = self._clock()
+            earned_at = max(at, self._earned_at.get(rate.name)) + rate.interval_seconds
+            wait = earned_at - at - MINUTE_SECONDS
+            # Sums of fractions must not cost the last of so many.
+            if wait > rate.interval_seconds / 1000:
+                return wait
+            self._earned_at.set(rate.name, earned_at)
+            return 0.0
+
+
+class Refusals:
+    """Remembers who was refused, until it is worth asking again: a flood is then answered without asking anyone."""
+
+    def __init__(self, *, kept: int = NAMES_KEPT, clock: Callable[[], float] = time.monotonic) -> None:
+        self._until = Times(kept)
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def left(self, rate: Rate) -> float:
+        """Return for how many seconds more a name is refused; 0 or less: no longer."""
+        with self._lock:
+            return self._until.get(rate.name) - self._clock()
+
+    def note(self, rate: Rate, seconds: float) -> None:
+        with self._lock:
+            self._until.set(rate.name, self._clock() + seconds)

@@ -1,0 +1,116 @@
+"""How often one may ask: by user and by address, on REST and, for replies, on sockets too.
+
+While Redis is away requests are let through; only what a model would be asked is then counted in this process.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import math
+
+from flask import Flask, Request, current_app
+
+from chat_backend.config import Settings
+from chat_backend.domain.errors import TooMany
+from chat_backend.domain.rate import LocalRates, Rate, Refusals
+from chat_backend.domain.user import User
+from chat_backend.realtime.connection import RedisAway
+from chat_backend.realtime.request_rates import RequestRates
+
+log = logging.getLogger(__name__)
+
+IPV6_NETWORK_BITS = 64
+REQUESTS, FROM_ADDRESS, REPLIES = "requests", "requests from one address", "asked replies"
+
+
+def install(app: Flask, settings: Settings) -> None:
+    """Give an app its limits; who asks is counted where it is found out (`auth`)."""
+    app.extensions["rate_limits"] = RateLimits(settings, RequestRates(settings))
+
+
+def rate_limits() -> RateLimits:
+    found: RateLimits = current_app.extensions["rate_limits"]
+    return found
+
+
+class RateLimits:
+    """Counts what is asked. A limit of 0 is none, and nothing is then counted anywhere."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        shared: RequestRates,
+        *,
+        local: LocalRates | None = None,
+        refusals: Refusals | None = None,
+    ) -> None:
+        self._settings = settings
+        self._shared = shared
+        self._local = local or LocalRates()
+        self._refusals = refusals or Refusals()
+        self._warned = False
+
+    def request(self, request: Request, user: User | None) -> None:
+        """Count a request, for its user where that is known, and for its address. Raises TooMany."""
+        rates = []
+        if user is not None and self._settings.requests_per_user:
+            rates.append(Rate(REQUESTS, user.id, self._settings.requests_per_user))
+        if self._settings.requests_per_address and (address := network(request.remote_addr)):
+            rates.append(Rate(FROM_ADDRESS, address, self._settings.requests_per_address))
+            self._warn_of_proxies(request)
+        if rates:
+            self._take(rates)
+
+    def ask(self, user: User) -> None:
+        """Count a reply that is asked for; in this process alone while Redis is away. Raises TooMany."""
+        limit = self._settings.asks_per_user
+        if not limit:
+            return
+        rate = Rate(REPLIES, user.id, limit)
+        if not self._take([rate]) and (wait := self._local.take(rate)):
+            raise _too_many(rate, wait)
+
+    def _take(self, rates: list[Rate]) -> bool:
+        """Take one of each rate; say whether that was counted. Raises TooMany."""
+        for rate in rates:
+            if (left := self._refusals.left(rate)) > 0:
+                raise _too_many(rate, left)
+        try:
+            refused = self._shared.take(rates)
+        except RedisAway:
+            return False
+        if refused is not None:
+            self._refusals.note(*refused)
+            raise _too_many(*refused)
+        return True
+
+    def _warn_of_proxies(self, request: Request) -> None:
+        if not self._warned and not self._settings.trusted_proxies and "X-Forwarded-For" in request.headers:
+            self._warned = True
+            log.warning(
+                "requests come through a proxy: unless TRUSTED_PROXIES counts it, its users share one address's limit",
+                extra={"action": "rate"},
+            )
+
+
+def network(address: str | None) -> str | None:
+    """Return what counts as one address: of IPv6 the network, which is what one customer is given.
+
+    None where there is none: on a socket file everyone comes from nowhere.
+    """
+    try:
+        found = ipaddress.ip_address(address or "")
+    except ValueError:
+        return None
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((int(found), IPV6_NETWORK_BITS), strict=False))
+
+
+def _too_many(rate: Rate, wait: float) -> TooMany:
+    seconds = math.ceil(wait)
+    message = f"The limit is {rate.per_minute} {rate.what} a minute."
+    return TooMany(message, retry_after_seconds=seconds, details={"retry_after_seconds": seconds})

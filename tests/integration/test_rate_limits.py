@@ -1,0 +1,307 @@
+"""A flood hurts only the one who sends it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jwt
+import pytest
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from chat_backend.config import Settings
+from chat_backend.web.app import create_app
+from chat_backend.web.rate_limits import network
+from tests.conftest import TIMINGS, Launch
+from tests.integration.conftest import JWT_SECRET
+from tests.support.chat import Chat
+from tests.support.rest import Rest, fault
+from tests.support.valkey import Valkey
+
+Limited = Callable[..., Flask]
+LIMITED = (429, "RATE_LIMITED", None)
+
+
+@pytest.fixture
+def limited(sqlite_url: str, valkey: Valkey) -> Iterator[Limited]:
+    """Make a web process with limits, in dev mode unless told otherwise."""
+    apps = []
+
+    def make(**changes: str) -> Flask:
+        environ = {"AUTH_MODE": "dev", "DATABASE_URL": sqlite_url, "REDIS_URL": valkey.url, **TIMINGS, **changes}
+        apps.append(create_app(Settings.from_environment(environ)))
+        return apps[-1]
+
+    yield make
+    for app in apps:
+        app.extensions["chat_hub"].shut_down()
+        app.extensions["backend"].close()
+
+
+def ask(client: Rest, times: int, path: str = "/sessions", **more: Any) -> list[TestResponse]:
+    return [client.get(path, **more) for _ in range(times)]
+
+
+def statuses(responses: list[TestResponse]) -> list[int]:
+    return [response.status_code for response in responses]
+
+
+def counted(valkey: Valkey) -> list[bytes]:
+    with valkey.client() as redis:
+        return list(redis.scan_iter("chat:rate:*"))
+
+
+def scripts_run(valkey: Valkey) -> int:
+    with valkey.client() as redis:
+        stats: Any = redis.info("commandstats")
+    return int(stats.get("cmdstat_evalsha", {}).get("calls", 0))
+
+
+def bearer(user: str) -> dict[str, str]:
+    token = jwt.encode({"sub": user, "exp": int(time.time()) + 600}, JWT_SECRET, algorithm="HS256")
+    return {"Authorization": f"Bearer {token}"}
+
+
+def test_who_asks_too_often_is_told_when_to_come_back(limited: Limited) -> None:
+    ann = Rest(limited(RATE_LIMIT_PER_USER="3"))
+
+    responses = ask(ann, 4)
+
+    assert statuses(responses) == [200, 200, 200, 429]
+    assert fault(responses[3]) == LIMITED
+    assert 1 <= int(responses[3].headers["Retry-After"]) <= 20
+    assert responses[3].get_json()["details"]["retry_after_seconds"] == int(responses[3].headers["Retry-After"])
+
+
+def test_one_users_flood_is_not_anothers(limited: Limited) -> None:
+    ann = Rest(limited(RATE_LIMIT_PER_USER="3"))
+    ask(ann, 10)
+
+    others = ask(ann.of("bob"), 3)
+
+    assert statuses(others) == [200, 200, 200]
+
+
+def test_what_is_refused_for_its_user_does_not_use_up_what_the_address_may(limited: Limited) -> None:
+    ann = Rest(limited(RATE_LIMIT_PER_USER="3", RATE_LIMIT_PER_ADDRESS="6"))
+    ask(ann, 20)
+
+    others = ask(ann.of("bob"), 3)
+
+    assert statuses(others) == [200, 200, 200]
+
+
+def test_all_users_of_one_address_share_its_limit(limited: Limited) -> None:
+    app = limited(RATE_LIMIT_PER_ADDRESS="3")
+    for user in ("ann", "bob", "cat"):
+        ask(Rest(app, user), 1)
+
+    here = Rest(app, "dan").get("/sessions")
+    elsewhere = Rest(app, "dan").get("/sessions", environ_overrides={"REMOTE_ADDR": "192.0.2.7"})
+
+    assert fault(here) == LIMITED
+    assert elsewhere.status_code == 200
+
+
+def test_who_can_not_say_who_they_are_is_counted_by_their_address(limited: Limited) -> None:
+    nobody = Rest(limited(AUTH_MODE="jwt", JWT_SECRET=JWT_SECRET, RATE_LIMIT_PER_ADDRESS="3"), None)
+
+    responses = ask(nobody, 4, headers={"Authorization": "Bearer x.y.z"})
+
+    assert statuses(responses) == [401, 401, 401, 429]
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/nothing", "/asyncapi.json"])
+def test_what_anyone_may_ask_is_counted_by_address_too(limited: Limited, path: str) -> None:
+    nobody = Rest(limited(RATE_LIMIT_PER_ADDRESS="3"), None)
+
+    responses = ask(nobody, 4, path)
+
+    assert statuses(responses)[3] == 429
+    assert 429 not in statuses(responses)[:3]
+
+
+def test_health_always_answers(limited: Limited) -> None:
+    nobody = Rest(limited(RATE_LIMIT_PER_ADDRESS="1"), None)
+
+    responses = ask(nobody, 5, "/health")
+
+    assert statuses(responses) == [200] * 5
+
+
+def test_web_processes_count_together(limited: Limited) -> None:
+    first, second = (Rest(limited(RATE_LIMIT_PER_USER="4")) for _ in range(2))
+
+    responses = [*ask(first, 2), *ask(second, 3)]
+
+    assert statuses(responses) == [200, 200, 200, 200, 429]
+
+
+def test_in_jwt_mode_there_are_limits_without_any_setting_at_one_question_to_redis_a_request(
+    limited: Limited, valkey: Valkey
+) -> None:
+    app = limited(AUTH_MODE="jwt", JWT_SECRET=JWT_SECRET)
+    ask(Rest(app, None), 1, headers=bearer("ann"))
+    before = scripts_run(valkey)
+
+    ask(Rest(app, None), 5, headers=bearer("ann"))
+
+    assert scripts_run(valkey) - before == 5
+
+
+def test_in_dev_mode_nothing_is_counted_unless_it_is_set(limited: Limited, valkey: Valkey) -> None:
+    ann = Rest(limited())
+    before = scripts_run(valkey)
+
+    ann.say(ann.new_session(), process=True)
+
+    assert scripts_run(valkey) == before
+
+
+def test_what_is_counted_is_forgotten_by_itself_and_names_nobody(limited: Limited, valkey: Valkey) -> None:
+    ask(Rest(limited(RATE_LIMIT_PER_USER="3"), "somebody"), 3)
+
+    with valkey.client() as redis:
+        (key,) = counted(valkey)
+        left = redis.pttl(key)
+
+    assert 0 < left <= 60_000
+    assert b"somebody" not in key
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_while_redis_is_away_requests_are_let_through(limited: Limited, valkey: Valkey, how: str) -> None:
+    ann = Rest(limited(RATE_LIMIT_PER_USER="2"))
+    ask(ann, 5)
+    valkey.kill() if how == "killed" else valkey.freeze()
+
+    responses = ask(ann.of("bob"), 5)
+
+    assert statuses(responses) == [200] * 5
+
+
+def test_a_frozen_redis_is_asked_by_one_request_at_a_time_at_most(limited: Limited, valkey: Valkey) -> None:
+    app = limited(RATE_LIMIT_PER_USER="1000")
+    ask(Rest(app), 1)
+    valkey.freeze()
+
+    responses = ask(Rest(app), 300)
+
+    # A fifth of a second each, had they all asked: more than this test has.
+    assert statuses(responses) == [200] * 300
+
+
+def test_while_redis_is_away_each_process_counts_what_models_are_asked(limited: Limited, valkey: Valkey) -> None:
+    ann = Rest(limited(RATE_LIMIT_ASKS_PER_USER="2"))
+    session_id = ann.new_session()
+    valkey.kill()
+
+    responses = [ann.post(f"/sessions/{session_id}/messages", {"content": "x", "process": True}) for _ in range(3)]
+
+    assert statuses(responses) == [201, 201, 429]
+    assert ann.say(session_id)["content"] == "Hello"
+
+
+def test_replies_are_counted_however_they_are_asked_for(limited: Limited, valkey: Valkey) -> None:
+    ann = Rest(limited(RATE_LIMIT_ASKS_PER_USER="3"))
+    session_id = ann.new_session()
+    message = ann.say(session_id, process=True)
+    reply_id = message["job"]["assistant_message_id"]
+
+    responses = [
+        ann.post(f"/sessions/{session_id}/process-llm", {"prompt": "x", "stream": True}),
+        ann.post(f"/messages/{reply_id}/regenerate", {"stream": True}),
+        ann.post(f"/sessions/{session_id}/process-llm", {"prompt": "y", "stream": True}),
+        ann.post(f"/sessions/{session_id}/messages", {"content": "z", "process": True}),
+        ann.post(f"/sessions/{session_id}/messages", {"content": "no reply asked for"}),
+    ]
+
+    assert statuses(responses) == [202, 409, 429, 429, 201]
+    assert [one["content"] for one in ann.get(f"/sessions/{session_id}/messages").get_json()["messages"]] == [
+        *("Hello", "", "x", "", "no reply asked for")
+    ]
+
+
+def test_a_socket_shares_the_limit_of_what_is_asked(launch: Launch, environment: dict[str, str]) -> None:
+    web = launch("web", RATE_LIMIT_ASKS_PER_USER="2", RATE_LIMIT_PER_USER="100")
+    with Chat(web.url) as chat:
+        session = chat.new_session()
+        chat.send(session["id"], "one", process=True)
+        with chat.watch(session["id"]) as viewer:
+            viewer.greeting()
+            for name in ("two", "three"):
+                viewer.say("send_message", content=name, request_id=name)
+            refused = viewer.until_type("error")
+            viewer.say("send_message", content="four", process=False)
+            stored = viewer.until(lambda frame: frame.get("message", {}).get("content") == "four")
+
+    assert (refused["error_code"], refused["request_id"]) == ("RATE_LIMITED", "three")
+    assert refused["details"]["retry_after_seconds"] > 0
+    assert stored["action"] == "new_message"
+
+
+def test_who_opens_streams_too_often_is_refused_and_may_come_back(limited: Limited) -> None:
+    ann = Rest(limited(RATE_LIMIT_PER_USER="3"))
+    session_id = ann.new_session()
+
+    responses = [ann.ask("HEAD", f"/sessions/{session_id}/events") for _ in range(3)]
+
+    assert statuses(responses) == [200, 200, 429]
+    assert "Retry-After" in responses[2].headers
+
+
+def test_a_forwarded_address_counts_only_behind_proxies_that_are_trusted(limited: Limited) -> None:
+    def from_ten(app: Flask) -> list[int]:
+        asked = [Rest(app).get("/sessions", headers={"X-Forwarded-For": f"192.0.2.{n}"}) for n in range(5)]
+        return statuses(asked)
+
+    believed = from_ten(limited(RATE_LIMIT_PER_ADDRESS="2", TRUSTED_PROXIES="1"))
+    ignored = from_ten(limited(RATE_LIMIT_PER_ADDRESS="2"))
+
+    assert believed == [200] * 5
+    assert ignored == [200, 200, 429, 429, 429]
+
+
+def test_an_operator_is_told_of_a_proxy_that_is_not_counted(limited: Limited, caplog: pytest.LogCaptureFixture) -> None:
+    app = limited(RATE_LIMIT_PER_ADDRESS="10")
+
+    ask(Rest(app), 3, headers={"X-Forwarded-For": "192.0.2.1"})
+
+    assert [record.levelname for record in caplog.records if "TRUSTED_PROXIES" in record.message] == ["WARNING"]
+
+
+@pytest.mark.parametrize(
+    ("address", "counted_as"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::ffff", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", None),
+        (None, None),
+        ("unix", None),
+    ],
+)
+def test_of_ipv6_the_network_is_counted(address: str | None, counted_as: str | None) -> None:
+    assert network(address) == counted_as
+
+
+def test_fifty_at_once_get_exactly_the_limit(limited: Limited) -> None:
+    app = limited(RATE_LIMIT_PER_USER="20")
+    Rest(app).of("warm").get("/sessions")
+    found: list[int] = []
+
+    def one() -> None:
+        found.append(Rest(app).get("/sessions").status_code)
+
+    threads = [threading.Thread(target=one) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(found) == [200] * 20 + [429] * 30

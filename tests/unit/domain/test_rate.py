@@ -1,0 +1,89 @@
+"""So many a minute, and as many at once."""
+
+from __future__ import annotations
+
+from chat_backend.domain.rate import LocalRates, Rate, Refusals
+
+SIX = Rate("requests", "ann", 6)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.at = 100.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+def test_a_minutes_worth_may_be_taken_at_once_and_no_more() -> None:
+    rates = LocalRates(clock=Clock())
+
+    waits = [rates.take(SIX) for _ in range(7)]
+
+    assert waits[:6] == [0.0] * 6
+    assert round(waits[6]) == 10
+
+
+def test_who_waits_as_long_as_told_is_served() -> None:
+    clock = Clock()
+    rates = LocalRates(clock=clock)
+    while not (wait := rates.take(SIX)):
+        clock.at += 1
+
+    clock.at += wait
+
+    assert rates.take(SIX) == 0.0
+
+
+def test_what_is_refused_costs_nothing() -> None:
+    clock = Clock()
+    rates = LocalRates(clock=clock)
+    for _ in range(100):
+        rates.take(SIX)
+
+    clock.at += 10
+
+    assert [rates.take(SIX) == 0.0 for _ in range(2)] == [True, False]
+
+
+def test_who_is_quiet_saves_up_a_minutes_worth_at_most() -> None:
+    clock = Clock()
+    rates = LocalRates(clock=clock)
+    rates.take(SIX)
+
+    clock.at += 3600
+
+    assert [rates.take(SIX) == 0.0 for _ in range(7)] == [True] * 6 + [False]
+
+
+def test_everyone_is_counted_apart() -> None:
+    rates = LocalRates(clock=Clock())
+    for _ in range(6):
+        rates.take(SIX)
+
+    others = [rates.take(Rate("requests", "bob", 6)), rates.take(Rate("replies", "ann", 6))]
+
+    assert others == [0.0, 0.0]
+
+
+def test_of_very_many_names_the_oldest_is_forgotten() -> None:
+    rates = LocalRates(kept=2, clock=Clock())
+    for who in ("ann", "bob", "cat"):
+        rates.take(Rate("requests", who, 1))
+
+    waits = [rates.take(Rate("requests", who, 1)) for who in ("cat", "ann")]
+
+    assert [bool(wait) for wait in waits] == [True, False]
+
+
+def test_a_refusal_is_remembered_until_its_time() -> None:
+    clock = Clock()
+    refusals = Refusals(clock=clock)
+    refusals.note(SIX, 3)
+
+    left = []
+    for seconds in (0, 2, 1):
+        clock.at += seconds
+        left.append(refusals.left(SIX))
+
+    assert left == [3, 1, 0]
