@@ -190,6 +190,10 @@ class Settings:
     local_llm_api_key: str = setting("", "Key for LOCAL, where it wants one.", secret=True)
     openrouter_base_url: str = setting("https://openrouter.ai/api/v1", "Provider OPENROUTER.", _http_url)
     openrouter_api_key: str = setting("", "Key for OPENROUTER; without it the provider is not configured.", secret=True)
+    openai_base_url: str = setting(
+        "https://api.openai.com/v1", "Provider OPENAI: OpenAI, or a service that speaks as it does.", _http_url
+    )
+    openai_api_key: str = setting("", "Key for OPENAI; without it the provider is not configured.", secret=True)
     app_url: str = setting("", "Address of your app, told to OPENROUTER as `HTTP-Referer`.")
     app_title: str = setting("chat_backend", "Name of your app, told to OPENROUTER.")
     llm_fallbacks: tuple[str, ...] = setting(
@@ -321,6 +325,10 @@ class Settings:
     def patience_seconds(self) -> float:
         """How long workers may take to find what was forgotten: two sweeps and what a wake-up may take."""
         return self.forgotten_seconds + 2 * self.sweep_seconds
+
+    def is_configured(self, provider: str) -> bool:
+        """Whether a provider can be asked: LOCAL has an address by default, every other one needs its key."""
+        return provider == "LOCAL" or bool(getattr(self, f"{provider.lower()}_api_key"))
 
     @property
     def bind_host(self) -> str:

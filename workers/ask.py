@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from chat_backend.domain.errors import ErrorCode, ProviderError
+from chat_backend.domain.usage import Usage
 from chat_backend.services.attempts import Claim, Measured
 from workers.live_publisher import LivePublisher, LiveReply
 from workers.providers.base import Completion, Provider
@@ -36,44 +37,47 @@ async def ask(
     """Stream one reply. Never raises: what went wrong is in the ending."""
     live = run.live = LiveReply(claim.session_id, claim.message_id, claim.number, publisher)
     began = time.monotonic()
-    task = asyncio.ensure_future(_stream(claim, live, providers))
+    known = Completion()
+    task = asyncio.ensure_future(_stream(claim, live, providers, known))
     run.begin(claim, task)
     try:
-        completion = await task
-        ending = Ending(_measured(live, began, completion))
+        await task
+        ending = Ending(_measured(claim, live, began, known))
     except ProviderError as error:
-        ending = Ending(_measured(live, began), error=error)
+        ending = Ending(_measured(claim, live, began, known), error=error)
     except asyncio.CancelledError:
-        ending = Ending(_measured(live, began), stop=run.stop or Stop.HANDED_OVER)
+        ending = Ending(_measured(claim, live, began, known), stop=run.stop or Stop.HANDED_OVER)
     except Exception:
         # A provider's bug must not leave the job hanging until its lease ends.
         log.exception("a provider stumbled", extra={"action": "ask", "provider": claim.provider})
-        ending = Ending(_measured(live, began), error=ProviderError("The provider's answer could not be read."))
+        unread = ProviderError("The provider's answer could not be read.", http_status=known.http_status)
+        ending = Ending(_measured(claim, live, began, known), error=unread)
     run.end()
     await publisher.finish(live)
     return ending
 
 
-async def _stream(claim: Claim, live: LiveReply, providers: Mapping[str, Provider]) -> Completion:
+async def _stream(claim: Claim, live: LiveReply, providers: Mapping[str, Provider], known: Completion) -> None:
     provider = providers[claim.provider]
     if not provider.configured:
         code = ErrorCode.PROVIDER_NOT_CONFIGURED
         raise ProviderError(f"The provider {claim.provider} is not configured.", code=code, retryable=False)
-    return await provider.stream(claim.request, live.write)
+    await provider.stream(claim.request, live.write, known)
 
 
-def _measured(live: LiveReply, began: float, completion: Completion | None = None) -> Measured:
-    done = completion or Completion()
+def _measured(claim: Claim, live: LiveReply, began: float, known: Completion) -> Measured:
+    text, counts = live.text(), known.counts
+    if counts.completion_tokens is None and known.http_status == 200:
+        counts = Usage.guess(claim.request.turns, text)
     return Measured(
-        text=live.text(),
+        text=text,
         duration_ms=_ms(time.monotonic() - began),
         time_to_first_token_ms=None if live.first_at is None else _ms(live.first_at - began),
-        prompt_tokens=done.prompt_tokens,
-        completion_tokens=done.completion_tokens,
-        usage=done.usage,
-        http_status=200 if completion else None,
-        generation_id=done.generation_id,
-        finish_reason=done.finish_reason,
+        counts=counts,
+        usage=known.usage,
+        http_status=known.http_status,
+        generation_id=known.generation_id,
+        finish_reason=known.finish_reason,
     )
 
 

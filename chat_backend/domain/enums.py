@@ -95,4 +95,4 @@ class EventType(StrEnum):
     PONG = "pong"
 
 
-PROVIDERS = ("LOCAL", "OPENROUTER")
+PROVIDERS = ("LOCAL", "OPENROUTER", "OPENAI")

@@ -60,6 +60,7 @@ class ErrorCode(StrEnum):
     PROVIDER_PAYMENT_REQUIRED = "PROVIDER_PAYMENT_REQUIRED"
     PROVIDER_RATE_LIMITED = "PROVIDER_RATE_LIMITED"
     PROVIDER_REJECTED = "PROVIDER_REJECTED"
+    PROVIDER_MODERATED = "PROVIDER_MODERATED"
     PROVIDER_FAILED = "PROVIDER_FAILED"
     CIRCUIT_OPEN = "CIRCUIT_OPEN"
     STREAM_BROKEN = "STREAM_BROKEN"
@@ -160,7 +161,10 @@ class LeaseLost(Exception):
 
 
 class ProviderError(Exception):
-    """An attempt at a provider failed. `message` is safe to show; a provider's own words are not in it."""
+    """An attempt at a provider failed. `message` is safe to show; a provider's own sentences are not in it.
+
+    `error_type` is the provider's name for the error, where it is a single word.
+    """
 
     code = ErrorCode.PROVIDER_FAILED
     retryable = True
@@ -173,6 +177,7 @@ class ProviderError(Exception):
         retryable: bool | None = None,
         http_status: int | None = None,
         retry_after_seconds: float | None = None,
+        error_type: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -180,6 +185,7 @@ class ProviderError(Exception):
         self.retryable = type(self).retryable if retryable is None else retryable
         self.http_status = http_status
         self.retry_after_seconds = retry_after_seconds
+        self.error_type = error_type
 
 
 class ProviderUnreachable(ProviderError):

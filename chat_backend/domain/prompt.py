@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# What a session or a request may say of how a reply is written; each provider spells them its own way.
+OPTIONS = ("temperature", "top_p", "max_tokens", "stop", "seed", "response_format", "reasoning_effort")
 
 
 @dataclass(frozen=True)
@@ -15,9 +20,9 @@ class Turn:
 
 @dataclass(frozen=True)
 class PromptRequest:
-    """A prompt and how it shall be answered; None leaves a choice to the provider."""
+    """A prompt and how it shall be answered; an option that is absent is left to the provider."""
 
     model: str
     turns: tuple[Turn, ...]
-    temperature: float | None = None
-    max_tokens: int | None = None
+    # Some of OPTIONS, by their names in our interface.
+    options: Mapping[str, Any] = field(default_factory=dict)

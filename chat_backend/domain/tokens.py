@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from chat_backend.domain.prompt import Turn
+
 TURN_OVERHEAD = 4
 BYTES_PER_TOKEN = 4
 
@@ -14,6 +16,11 @@ T = TypeVar("T")
 def estimate(text: str) -> int:
     """Return about how many tokens a text is; 0 for none."""
     return -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN)
+
+
+def estimate_turns(turns: Iterable[Turn]) -> int:
+    """Return about how many tokens turns are, with what each costs beside its text."""
+    return sum(estimate(turn.content) + TURN_OVERHEAD for turn in turns)
 
 
 def newest_that_fit(groups: Iterable[tuple[T, int]], budget: int) -> Iterator[T]:

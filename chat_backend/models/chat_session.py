@@ -19,7 +19,7 @@ class ChatSession(Base):
 
     __tablename__ = "chat_sessions"
     __table_args__ = (
-        CheckConstraint("llm_provider IN ('LOCAL', 'OPENROUTER')", name="valid_llm_provider"),
+        CheckConstraint("llm_provider IN ('LOCAL', 'OPENROUTER', 'OPENAI')", name="valid_llm_provider"),
         CheckConstraint("message_count >= 0 AND last_seq >= 0 AND last_offset >= 0", name="valid_counters"),
         Index("idx_chat_sessions_user_active", "user_id", "is_active"),
         Index("idx_chat_sessions_created", "created_at"),

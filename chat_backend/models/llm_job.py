@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, Text, TextClause, exists, text
+from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, Text, TextClause, exists, false, text
 from sqlalchemy.orm import Mapped, aliased, mapped_column, relationship
 
 from chat_backend.domain.enums import UNFINISHED_JOB, JobStatus, Outcome
@@ -117,7 +117,15 @@ class LlmAttempt(Base):
     error_code: Mapped[str | None] = mapped_column(String(50))
     time_to_first_token_ms: Mapped[int | None]
     duration_ms: Mapped[int | None]
+    # The provider's own word for the error, where it is one.
+    error_type: Mapped[str | None] = mapped_column(String(50))
     prompt_tokens: Mapped[int | None]
     completion_tokens: Mapped[int | None]
+    cached_tokens: Mapped[int | None]
+    reasoning_tokens: Mapped[int | None]
+    cost: Mapped[float | None]
+    usage_estimated: Mapped[bool] = mapped_column(default=False, server_default=false())
+    # What the provider calls the call, to find it in its bill.
+    generation_id: Mapped[str | None] = mapped_column(String(200))
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
+from marshmallow import INCLUDE, ValidationError, fields, validate
 
 from chat_backend.domain import limits
 from chat_backend.domain.enums import PROVIDERS, OnBusy, ParticipantRole
@@ -13,7 +13,6 @@ from chat_backend.domain.user import is_user_id
 from chat_backend.schemas.fields import (
     Count,
     Flag,
-    Number,
     QueryFlag,
     Shown,
     Text,
@@ -23,6 +22,7 @@ from chat_backend.schemas.fields import (
     choice,
     length,
 )
+from chat_backend.schemas.options import Options
 from chat_backend.schemas.paging import PageQuery, PageShape
 
 PROVIDER = validate.OneOf(PROVIDERS)
@@ -43,14 +43,12 @@ _REFERENCE = {
 }
 
 
-class SessionSettings(Schema):
+class SessionSettings(Options):
     """The keys of `settings` that the backend knows; others are kept as they are."""
 
     class Meta:
         unknown = INCLUDE
 
-    temperature = Number(validate=validate.Range(0, 2))
-    max_tokens = Count(validate=validate.Range(1, 1_000_000))
     system_prompt = Text(validate=length(0, limits.SYSTEM_PROMPT_CHARACTERS))
     fallbacks = fields.List(
         Text(validate=_model_reference, metadata=_REFERENCE), validate=validate.Length(max=limits.FALLBACKS)

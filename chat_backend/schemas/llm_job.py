@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from marshmallow import fields, validate
+from marshmallow import fields
 
 from chat_backend.domain import limits
 from chat_backend.domain.enums import JobStatus, Outcome
 from chat_backend.schemas.chat_session import MODEL, ON_BUSY, PROVIDER
-from chat_backend.schemas.fields import Count, Flag, Id, Number, Shown, Text, Time, Wire, choice, length
+from chat_backend.schemas.fields import Flag, Id, Shown, Text, Time, Wire, choice, length
+from chat_backend.schemas.options import Options
 
 
-class ReplyRequest(Wire):
+class ReplyRequest(Options, Wire):
     """The seed's body of process-llm; `message_id` or `prompt` must be there."""
 
     message_id = Id()
@@ -18,13 +19,11 @@ class ReplyRequest(Wire):
     prompt = Text(validate=length(1, limits.CONTENT_CHARACTERS))
     provider = fields.String(validate=PROVIDER)
     model_name = Text(validate=MODEL)
-    temperature = Number(validate=validate.Range(0, 2))
-    max_tokens = Count(validate=validate.Range(1, 1_000_000))
     stream = Flag(load_default=False)
     on_busy = fields.String(validate=ON_BUSY)
 
 
-class Regeneration(Wire):
+class Regeneration(Options, Wire):
     """How a reply is to be written anew."""
 
     provider = fields.String(validate=PROVIDER)
@@ -44,6 +43,12 @@ class AttemptShape(Shown):
     duration_ms = fields.Integer(required=True, allow_none=True)
     prompt_tokens = fields.Integer(required=True, allow_none=True)
     completion_tokens = fields.Integer(required=True, allow_none=True)
+    cached_tokens = fields.Integer(required=True, allow_none=True)
+    reasoning_tokens = fields.Integer(required=True, allow_none=True)
+    cost = fields.Float(required=True, allow_none=True)
+    usage_estimated = fields.Boolean(required=True)
+    error_type = fields.String(required=True, allow_none=True)
+    generation_id = fields.String(required=True, allow_none=True)
 
 
 class JobShape(Shown):

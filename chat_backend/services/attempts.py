@@ -6,7 +6,7 @@ the current one: a worker that slept past its lease is refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -18,8 +18,9 @@ from sqlalchemy.orm.attributes import set_committed_value
 from chat_backend.domain import tokens
 from chat_backend.domain.enums import Action, JobStatus, MessageStatus, Outcome
 from chat_backend.domain.errors import ErrorCode, LeaseLost, ProviderError, ReplyTooLong
-from chat_backend.domain.prompt import PromptRequest
+from chat_backend.domain.prompt import OPTIONS, PromptRequest
 from chat_backend.domain.retry import RetryPolicy
+from chat_backend.domain.usage import Usage
 from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message
 from chat_backend.models.base import database_clock, now
 from chat_backend.models.llm_job import must_wait
@@ -60,8 +61,7 @@ class Measured:
     text: str
     duration_ms: int
     time_to_first_token_ms: int | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    counts: Usage = field(default_factory=Usage)
     usage: dict[str, Any] | None = None
     http_status: int | None = None
     generation_id: str | None = None
@@ -166,6 +166,9 @@ def _abandon(owned: Owned) -> None:
         owned.attempt.outcome = Outcome.ABANDONED
         owned.attempt.finished_at = now()
         owned.attempt.error_code = ErrorCode.WORKER_LOST
+        if owned.reply.content:
+            # What the lost worker had read since its last checkpoint nobody knows, but it may be billed.
+            _count(owned.attempt, Usage(completion_tokens=tokens.estimate(owned.reply.content), estimated=True))
 
 
 def _past_help(job: LlmJob, terms: Terms) -> dict[str, Any] | None:
@@ -194,6 +197,7 @@ def _begin(uow: UnitOfWork, owned: Owned, terms: Terms) -> None:
         provider=job.provider,
         model=job.model,
         worker=terms.worker,
+        usage_estimated=False,
         started_at=now(),
     )
     job.attempts.append(attempt)
@@ -213,11 +217,11 @@ def _claimed(uow: UnitOfWork, owned: Owned, terms: Terms) -> Claim:
     job, chat = owned.job, owned.chat
     question = uow.session.get(Message, job.message_id)
     assert question is not None
-    options = {name: job.options.get(name, chat.settings.get(name)) for name in ("temperature", "max_tokens")}
+    wanted = chat.settings | job.options
     request = PromptRequest(
         model=job.model,
         turns=prompts.turns(uow.session, chat, question, context_tokens=terms.context_tokens),
-        **options,
+        options={name: wanted[name] for name in OPTIONS if wanted.get(name) is not None},
     )
     return Claim(job.id, chat.id, owned.reply.id, job.attempt, job.provider, request)
 
@@ -314,21 +318,29 @@ def _close_attempt(owned: Owned, measured: Measured, outcome: Outcome, error: Pr
     attempt.finished_at = now()
     attempt.duration_ms = measured.duration_ms
     attempt.time_to_first_token_ms = measured.time_to_first_token_ms
-    attempt.prompt_tokens, attempt.completion_tokens = measured.prompt_tokens, measured.completion_tokens
+    _count(attempt, measured.counts)
+    attempt.generation_id = measured.generation_id
     attempt.http_status = error.http_status if error else measured.http_status
     attempt.error_code = error.code if error else None
+    attempt.error_type = error.error_type if error else None
+
+
+def _count(attempt: LlmAttempt, counts: Usage) -> None:
+    attempt.prompt_tokens, attempt.completion_tokens = counts.prompt_tokens, counts.completion_tokens
+    attempt.cached_tokens, attempt.reasoning_tokens = counts.cached_tokens, counts.reasoning_tokens
+    attempt.cost, attempt.usage_estimated = counts.cost, counts.estimated
 
 
 def _write_reply(owned: Owned, measured: Measured) -> None:
     reply, usage = owned.reply, dict(measured.usage or {})
-    counted = measured.completion_tokens
+    counted, estimated = measured.counts.completion_tokens, measured.counts.estimated
     reply.content = measured.text
     reply.tokens_used = tokens.estimate(measured.text) if counted is None else counted
     reply.response_time_ms = measured.duration_ms
     reply.message_metadata = {
         "time_to_first_token_ms": measured.time_to_first_token_ms,
         **({"usage": usage} if usage else {}),
-        **({"usage_estimated": True} if counted is None else {}),
+        **({"usage_estimated": True} if counted is None or estimated else {}),
         **({"generation_id": measured.generation_id} if measured.generation_id else {}),
         **({"finish_reason": measured.finish_reason} if measured.finish_reason else {}),
     }

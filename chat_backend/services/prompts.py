@@ -24,14 +24,10 @@ def turns(session: Session, chat: ChatSession, question: Message, *, context_tok
     """
     budget = int(chat.settings.get("context_tokens", context_tokens))
     system = [Turn(Role.SYSTEM, text) for text in [chat.settings.get("system_prompt")] if text]
-    budget -= _cost(system)
-    groups = ((group, _cost(group)) for group in _newest_first(session, question))
+    budget -= tokens.estimate_turns(system)
+    groups = ((group, tokens.estimate_turns(group)) for group in _newest_first(session, question))
     chosen = list(tokens.newest_that_fit(groups, budget))
     return (*system, *(turn for group in reversed(chosen) for turn in group))
-
-
-def _cost(group: list[Turn]) -> int:
-    return sum(tokens.estimate(turn.content) + tokens.TURN_OVERHEAD for turn in group)
 
 
 def _newest_first(session: Session, question: Message) -> Iterator[list[Turn]]:

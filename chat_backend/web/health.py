@@ -120,15 +120,10 @@ def _workers(live: Live | None) -> dict[str, Any]:
 
 def _provider(settings: Settings, name: str, live: Live | None) -> dict[str, Any]:
     breaker = live.breakers.get(name, breaker_state.CLOSED) if live else UNKNOWN
-    if not _is_configured(settings, name):
+    if not settings.is_configured(name):
         return {"status": NOT_CONFIGURED, "breaker": breaker}
     statuses = {breaker_state.CLOSED: HEALTHY, UNKNOWN: UNKNOWN}
     return {"status": statuses.get(breaker, DEGRADED), "breaker": breaker}
-
-
-def _is_configured(settings: Settings, name: str) -> bool:
-    # LOCAL needs an address, which it has by default; every other provider a key.
-    return name == "LOCAL" or bool(getattr(settings, f"{name.lower()}_api_key", ""))
 
 
 def _overall(checks: dict[str, Any]) -> str:

@@ -123,3 +123,19 @@ def test_the_providers_of_the_contract_are_the_registered_ones() -> None:
     registered = re.findall(r'^    "(\w+)": \w+,', (ROOT / "workers/providers/registry.py").read_text(), re.MULTILINE)
 
     assert registered == list(PROVIDERS)
+
+
+def test_each_provider_is_one_file_and_one_line() -> None:
+    folder = ROOT / "workers" / "providers"
+    mentions = {
+        name: {path.name for path in folder.glob("*.py") if f'"{name}"' in path.read_text()} for name in PROVIDERS
+    }
+
+    assert mentions == {name: {"registry.py", f"{name.lower()}.py"} for name in PROVIDERS}
+
+
+def test_the_database_takes_every_provider_and_no_other() -> None:
+    constraints = {str(found.name): found for found in Base.metadata.tables["chat_sessions"].constraints}
+    allowed = re.findall(r"'(\w+)'", str(constraints["check_valid_llm_provider"].sqltext))  # type: ignore[attr-defined]
+
+    assert allowed == list(PROVIDERS)

@@ -14,6 +14,7 @@ from chat_backend.bootstrap import Backend, connect
 from chat_backend.config import Settings
 from chat_backend.domain.enums import JobStatus, Outcome
 from chat_backend.domain.errors import LeaseLost
+from chat_backend.domain.usage import Usage
 from chat_backend.domain.user import User
 from chat_backend.services import attempts, chat_sessions, leases, messages
 from chat_backend.services.attempts import Claim, Measured, Terms
@@ -27,7 +28,7 @@ RACERS = 8
 JOBS = 24
 ALICE = User("alice")
 TERMS = Terms(worker="w", lease_seconds=60, max_abandonments=1000, expiry_seconds=60, context_tokens=4096)
-WHOLE = Measured(text="An answer.", duration_ms=1, completion_tokens=2)
+WHOLE = Measured(text="An answer.", duration_ms=1, counts=Usage(completion_tokens=2))
 
 
 @pytest.fixture

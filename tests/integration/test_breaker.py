@@ -136,7 +136,7 @@ def test_the_worst_of_a_provider_s_models_is_read(workers, model, redis):
 
     states = breaker_state.read(redis)
 
-    assert states == {"LOCAL": "open", "OPENROUTER": "closed"}
+    assert states == {"LOCAL": "open", "OPENROUTER": "closed", "OPENAI": "closed"}
 
 
 def test_a_circuit_long_forgotten_is_read_as_closed(redis):

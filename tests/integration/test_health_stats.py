@@ -50,6 +50,7 @@ def test_with_all_its_parts_the_service_is_healthy(rest: Rest, valkey: Valkey) -
         "workers": "healthy",
         "LOCAL": "healthy",
         "OPENROUTER": "not_configured",
+        "OPENAI": "not_configured",
     }
     assert report["checks"]["workers"] == {"status": "healthy", "count": 1, "running": 2}
     assert report["checks"]["jobs"] == {
@@ -111,12 +112,13 @@ def test_without_redis_the_service_is_degraded_and_answers(sqlite_rest: Rest, va
     valkey.thaw()
 
     assert (status, report["status"], report["active_connections"]) == (200, "degraded", 0)
-    assert statuses(report) | {"OPENROUTER": ""} == {
+    assert statuses(report) | {"OPENROUTER": "", "OPENAI": ""} == {
         "database": "healthy",
         "redis": "unhealthy",
         "workers": "unknown",
         "LOCAL": "unknown",
         "OPENROUTER": "",
+        "OPENAI": "",
     }
 
 

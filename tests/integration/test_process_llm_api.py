@@ -157,6 +157,50 @@ def test_the_seeds_body_is_taken_whole(rest: Rest, session_id: str) -> None:
     assert (said["message_id"], said["provider"], said["model"]) == (message["id"], "OPENROUTER", "llama2:7b")
 
 
+OPTIONS = {
+    "temperature": 0.5,
+    "top_p": 0.9,
+    "max_tokens": 100,
+    "stop": ["END", "\n\n"],
+    "seed": -7,
+    "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}},
+    "reasoning_effort": "low",
+}
+
+
+def test_the_options_of_the_session_go_to_the_model_and_those_of_the_request_before_them(
+    rest: Rest, worker: PretendWorker
+) -> None:
+    session_id = rest.new_session(settings=OPTIONS | {"of_mine": 1})
+
+    first = worker.claim(asked(rest, session_id, stop="END", seed=8)["job_id"])
+
+    assert first.request.options == OPTIONS | {"stop": "END", "seed": 8}
+
+
+def test_what_is_written_anew_may_be_written_otherwise(rest: Rest, session_id: str, worker: PretendWorker) -> None:
+    said = asked(rest, session_id, temperature=0.0)
+    worker.answer(said["job_id"])
+
+    again = rest.made(f"/messages/{said['assistant_message_id']}/regenerate", OPTIONS | {"stream": True})
+
+    assert worker.claim(again["job_id"]).request.options == OPTIONS
+
+
+def test_a_change_of_provider_and_model_holds_from_the_next_job_on(
+    rest: Rest, session_id: str, worker: PretendWorker
+) -> None:
+    before = asked(rest, session_id)
+    rest.put(f"/sessions/{session_id}", {"llm_provider": "OPENAI", "llm_model": "other", "settings": {"seed": 1}})
+    after = asked(rest, session_id)
+
+    worker.answer(before["job_id"])
+
+    claim = worker.claim(after["job_id"])
+    assert (before["provider"], before["model"]) == ("LOCAL", "tiny")
+    assert (claim.provider, claim.request.model, claim.request.options) == ("OPENAI", "other", {"seed": 1})
+
+
 def test_asking_again_while_it_is_answered_returns_the_same_job(rest: Rest, session_id: str) -> None:
     said = asked(rest, session_id)
 
@@ -186,6 +230,20 @@ def test_asking_again_after_the_answer_writes_a_sibling(rest: Rest, session_id: 
         ({"prompt": "Hi", "provider": "LLAMA"}, (422, "INVALID_INPUT", "provider")),
         ({"prompt": "Hi", "temperature": 2.1}, (422, "INVALID_INPUT", "temperature")),
         ({"prompt": "Hi", "max_tokens": 0}, (422, "INVALID_INPUT", "max_tokens")),
+        ({"prompt": "Hi", "top_k": 5}, (422, "INVALID_INPUT", "top_k")),
+        ({"prompt": "Hi", "top_p": 1.1}, (422, "INVALID_INPUT", "top_p")),
+        ({"prompt": "Hi", "stop": ""}, (422, "INVALID_INPUT", "stop")),
+        ({"prompt": "Hi", "stop": []}, (422, "INVALID_INPUT", "stop")),
+        ({"prompt": "Hi", "stop": ["a"] * 5}, (422, "INVALID_INPUT", "stop")),
+        ({"prompt": "Hi", "stop": ["a", 1]}, (422, "INVALID_INPUT", "stop.1")),
+        ({"prompt": "Hi", "stop": None}, (422, "INVALID_INPUT", "stop")),
+        ({"prompt": "Hi", "seed": 2**53}, (422, "INVALID_INPUT", "seed")),
+        ({"prompt": "Hi", "seed": "1"}, (422, "INVALID_INPUT", "seed")),
+        ({"prompt": "Hi", "response_format": "json"}, (422, "INVALID_INPUT", "response_format")),
+        ({"prompt": "Hi", "response_format": {"type": "xml"}}, (422, "INVALID_INPUT", "response_format")),
+        ({"prompt": "Hi", "response_format": {"type": ["text"]}}, (422, "INVALID_INPUT", "response_format")),
+        ({"prompt": "Hi", "response_format": {"type": "json_schema"}}, (422, "INVALID_INPUT", "response_format")),
+        ({"prompt": "Hi", "reasoning_effort": "much"}, (422, "INVALID_INPUT", "reasoning_effort")),
         ({"prompt": "Hi", "stream": "yes"}, (422, "INVALID_INPUT", "stream")),
     ],
 )
@@ -335,8 +393,14 @@ def test_a_job_shows_its_attempts(rest: Rest, session_id: str, worker: PretendWo
             "error_code": None,
             "time_to_first_token_ms": None,
             "duration_ms": 1500,
-            "prompt_tokens": None,
+            "prompt_tokens": 5,
             "completion_tokens": 7,
+            "cached_tokens": None,
+            "reasoning_tokens": None,
+            "cost": None,
+            "usage_estimated": False,
+            "error_type": None,
+            "generation_id": None,
         }
     ]
 

@@ -25,6 +25,7 @@ from tests.support.provider_stub import expected_text, provider_stub
 from workers.providers.base import Completion
 from workers.providers.registry import build
 
+ADDRESSES = ("local_llm_base_url", "openrouter_base_url", "openai_base_url")
 FIRST, BETWEEN, TOTAL = 0.6, 0.3, 2.5
 
 
@@ -55,7 +56,7 @@ def settings_for(base_url: str, **more) -> Settings:
         "llm_token_timeout_seconds": BETWEEN,
         "llm_total_timeout_seconds": TOTAL,
     }
-    return Settings(**{"local_llm_base_url": base_url, "openrouter_base_url": base_url, **limits, **more})
+    return Settings(**{**dict.fromkeys(ADDRESSES, base_url), **limits, **more})
 
 
 async def call(provider, script: str, **more) -> Answer:
@@ -105,9 +106,9 @@ def test_a_reply_arrives_to_the_letter(stub):
 def test_what_the_provider_counted_and_calls_it_is_kept(stub):
     completion = ask(stub, "tokens=4").completion
 
-    assert (completion.prompt_tokens, completion.completion_tokens) == (7, 4)
-    assert completion.usage["prompt_tokens_details"] == {"cached_tokens": 3}
-    assert completion.usage["cost"] == 0.001
+    assert (completion.counts.prompt_tokens, completion.counts.completion_tokens) == (7, 4)
+    assert (completion.counts.cached_tokens, completion.counts.reasoning_tokens) == (3, 0)
+    assert (completion.counts.cost, completion.counts.estimated) == (0.001, False)
     assert (completion.generation_id, completion.model) == ("gen-t", "stub:tag=t,tokens=4")
 
 
@@ -115,7 +116,7 @@ def test_the_request_says_what_was_asked_and_no_more(stub):
     async def once():
         provider = build(settings_for(stub.base_url))["LOCAL"]
         turns = (Turn("system", "be brief"), Turn("user", "привет \u2028"), Turn("assistant", "hi"), Turn("user", "😀"))
-        await provider.stream(PromptRequest("m", turns, temperature=0.0, max_tokens=5), lambda text: None)
+        await provider.stream(PromptRequest("m", turns, {"temperature": 0.0, "max_tokens": 5}), lambda text: None)
         await provider.aclose()
         return turns
 
@@ -194,6 +195,74 @@ def test_every_provider_of_the_contract_is_built_under_its_name():
     assert [provider.name for provider in providers.values()] == list(enums.PROVIDERS)
 
 
+OPTIONS = {
+    "temperature": 0.5,
+    "top_p": 0.9,
+    "max_tokens": 100,
+    "stop": ["END"],
+    "seed": 7,
+    "response_format": {"type": "json_object"},
+    "reasoning_effort": "low",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "spelled"),
+    [("LOCAL", {}), ("OPENAI", {}), ("OPENROUTER", {"reasoning": {"effort": "low"}})],
+)
+def test_each_provider_is_told_the_options_in_its_own_words(stub, name, spelled):
+    async def once():
+        keys = {"openrouter_api_key": "k", "openai_api_key": "k"}
+        provider = build(settings_for(stub.base_url, **keys))[name]
+        await provider.stream(PromptRequest("m", (Turn("user", "x"),), OPTIONS), lambda text: None)
+        await provider.aclose()
+
+    uvloop.run(once())
+
+    plain = {word: value for word, value in OPTIONS.items() if not spelled or word != "reasoning_effort"}
+    assert last_request(stub)["parameters"] == plain | spelled | {"stream_options": {"include_usage": True}}
+
+
+def test_openai_itself_knows_the_limit_by_another_name():
+    told = [build(Settings(**more))["OPENAI"].spelled(OPTIONS) for more in ({}, {"openai_base_url": "http://other"})]
+
+    assert told == [
+        {name: value for name, value in OPTIONS.items() if name != "max_tokens"} | {"max_completion_tokens": 100},
+        OPTIONS,
+    ]
+
+
+def test_the_key_of_openai_is_sent_to_its_address(stub):
+    answer = ask(stub, "tokens=1", name="OPENAI", openai_api_key="key-3")
+
+    assert answer.error is None
+    assert last_request(stub)["headers"]["authorization"] == "Bearer key-3"
+
+
+@pytest.mark.parametrize("name", enums.PROVIDERS)
+@pytest.mark.parametrize("keys", [{}, {"openrouter_api_key": "k", "openai_api_key": "k"}])
+def test_web_and_workers_agree_on_what_is_configured(name, keys):
+    settings = Settings(**keys)
+
+    assert build(settings)[name].configured == settings.is_configured(name)
+
+
+@pytest.mark.parametrize("script", ["tokens=9,error_event=4", "tokens=9,cut=4", "tokens=9,hang=stream,after=4"])
+def test_what_was_said_before_an_error_is_known(stub, script):
+    async def once():
+        known = Completion()
+        provider = build(settings_for(stub.base_url))["LOCAL"]
+        request = PromptRequest(f"stub:tag=t,{script}", (Turn("user", "x"),))
+        with pytest.raises(ProviderError):
+            await provider.stream(request, lambda text: None, known)
+        await provider.aclose()
+        return known
+
+    known = uvloop.run(once())
+
+    assert (known.http_status, known.generation_id) == (200, "gen-t")
+
+
 def test_models_are_listed(stub):
     async def once():
         provider = build(settings_for(stub.base_url))["LOCAL"]
@@ -241,7 +310,7 @@ def test_real_servers_quirks_are_understood(stub, server):
 
     counts = None if server in ("llamacpp", "mockllm") else 20
     assert (answer.error, answer.text) == (None, expected_text("t", 20))
-    assert answer.completion.completion_tokens == counts
+    assert answer.completion.counts.completion_tokens == counts
 
 
 @pytest.mark.parametrize(
@@ -303,6 +372,11 @@ def test_any_other_finish_reason_is_a_success_that_says_so(stub, reason):
         ("fail=402", "PROVIDER_PAYMENT_REQUIRED", False, 402, None),
         ("fail=402,retry_after=5", "PROVIDER_PAYMENT_REQUIRED", True, 402, 5),
         ("fail=403", "PROVIDER_UNAUTHORIZED", False, 403, None),
+        ("fail=403,flagged=violence", "PROVIDER_MODERATED", False, 403, None),
+        ("error_event=2,error_code=403,flagged=violence", "PROVIDER_MODERATED", False, 403, None),
+        ("fail=400,error_code=content_filter", "PROVIDER_MODERATED", False, 400, None),
+        ("fail=400,error_code=context_length_exceeded", "PROVIDER_REJECTED", False, 400, None),
+        ("fail=429,error_code=content_filter", "PROVIDER_RATE_LIMITED", True, 429, None),
         ("fail=404", "PROVIDER_REJECTED", False, 404, None),
         ("fail=408", "PROVIDER_TIMEOUT", True, 408, None),
         ("fail=413", "PROVIDER_REJECTED", False, 413, None),
@@ -344,7 +418,20 @@ def test_retry_after_may_be_a_date(stub):
     assert 27 < error.retry_after_seconds <= 30
 
 
-@pytest.mark.parametrize("script", ["fail=400", "error_event=1", "whole_error,error_code=500"])
+def test_a_moderation_s_reasons_are_told_and_not_what_it_flagged(stub):
+    error = ask(stub, "fail=403,flagged=violence+hate/threatening+<b>").error
+
+    assert error.message == "The provider's moderation turned the request down: violence, hate/threatening (HTTP 403)."
+
+
+def test_the_provider_s_word_for_an_error_is_kept(stub):
+    errors = [ask(stub, f"fail=400,error_code={code}").error for code in ("context_length_exceeded", "none")]
+
+    assert [error.error_type for error in errors] == ["context_length_exceeded", "stub_error"]
+    assert errors[0].message == "The conversation is longer than the model can read (HTTP 400)."
+
+
+@pytest.mark.parametrize("script", ["fail=400", "fail=403,flagged=a+b", "error_event=1", "whole_error,error_code=500"])
 def test_the_provider_s_own_words_are_neither_shown_nor_logged(stub, script, caplog):
     caplog.set_level(logging.DEBUG)
 
@@ -490,7 +577,7 @@ def test_thinking_is_not_text_but_is_no_silence_either(stub):
 def test_a_server_that_never_closes_after_done_holds_nothing_up(stub, script):
     answer = ask(stub, f"tokens=3,{script}")
 
-    assert (answer.error, answer.completion.completion_tokens) == (None, 3)
+    assert (answer.error, answer.completion.counts.completion_tokens) == (None, 3)
     assert answer.seconds < 1
 
 
@@ -498,7 +585,7 @@ def test_a_server_that_says_nothing_more_after_the_finish_succeeds_in_the_end(st
     answer = ask(stub, "tokens=3,hang=done,no_done")
 
     assert (answer.error, answer.text) == (None, expected_text("t", 3))
-    assert answer.completion.completion_tokens == 3
+    assert answer.completion.counts.completion_tokens == 3
 
 
 def test_a_server_that_does_not_even_read_the_prompt_is_given_up_and_hung_up_on():
@@ -584,7 +671,7 @@ def test_a_reader_that_has_enough_ends_the_call_and_its_connection(stub):
 
 def test_many_streams_at_once_do_not_mix(stub):
     async def crowd():
-        patience = dict.fromkeys(("llm_connect_timeout_seconds", "llm_first_token_timeout_seconds"), 30)
+        patience = dict.fromkeys((f"llm_{what}_timeout_seconds" for what in ("connect", "first_token", "token")), 30)
         provider = build(settings_for(stub.base_url, **patience, llm_total_timeout_seconds=60))["LOCAL"]
         try:
             return await asyncio.gather(*(call(provider, f"tag=c{n},tokens=20,delay=0.01") for n in range(300)))

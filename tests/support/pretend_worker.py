@@ -13,6 +13,7 @@ from chat_backend.bootstrap import Backend
 from chat_backend.domain.enums import JobStatus
 from chat_backend.domain.errors import ProviderError, ProviderRefused
 from chat_backend.domain.retry import RetryPolicy
+from chat_backend.domain.usage import Usage
 from chat_backend.models import LlmJob
 from chat_backend.services import attempts
 from chat_backend.services.attempts import Claim, Measured, Terms
@@ -40,7 +41,8 @@ class PretendWorker:
         """Bring a queued job to its good end."""
         claim = self.claim(job_id)
         with self._backend.unit_of_work() as uow:
-            attempts.succeed(uow, claim, Measured(text=text, duration_ms=1500, completion_tokens=7, http_status=200))
+            counts = Usage(prompt_tokens=5, completion_tokens=7)
+            attempts.succeed(uow, claim, Measured(text=text, duration_ms=1500, counts=counts, http_status=200))
 
     def fail(self, job_id: str, text: str = "", error: ProviderError | None = None) -> None:
         """Bring a queued job to its bad end."""

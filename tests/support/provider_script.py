@@ -137,4 +137,5 @@ def usage(script: Script) -> dict[str, Any]:
         "total_tokens": 7 + script.tokens,
         "cost": 0.001,
         "prompt_tokens_details": {"cached_tokens": 3},
+        "completion_tokens_details": {"reasoning_tokens": script.count("reasoning", 0)},
     }

@@ -13,6 +13,7 @@ checksum of the last user message, or `tag=`. `expected_text(tag, tokens)` gives
              tag=..  reasoning=N (thoughts first)  think=0 (before each)  finish=stop
              times=N (faults only the first N times this model and message are asked, then all goes well)
  refusal     fail=STATUS  retry_after=SECONDS | date:SECONDS  error_code=.. (in the object; `string`, `none`)
+             flagged=REASON+REASON (what a moderation says, with the prompt in it)
              redirect=URL  slow_error (hangs in the error's body)  long_error=BYTES
  silence     hang=headers | first (after the role) | stream (after `after=N` tokens) | error | end (after finish)
              | done (after [DONE]: never closes)  comments=N (before the text) | comments=forever
@@ -147,7 +148,16 @@ class Answer:
         code = self.script.text("error_code", str(self.entry.status or ""))
         coded: dict[str, Any] = {} if code in ("", "none") else {"code": int(code) if code.isdigit() else code}
         canary = f"CANARY you said: {self.entry.last_user_message}"
-        return {"error": {"message": canary, "type": "stub_error"} | coded}
+        error = {"message": canary, "type": "stub_error"} | coded
+        if reasons := self.script.text("flagged"):
+            flagged = {
+                "reasons": reasons.split("+"),
+                "flagged_input": canary,
+                "provider_name": "stub",
+                "model_slug": "s",
+            }
+            error["metadata"] = flagged
+        return {"error": error}
 
     async def _whole(self) -> web.Response:
         if "whole_error" in self.script:

@@ -7,20 +7,25 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from chat_backend.domain.prompt import PromptRequest, Turn
+from chat_backend.domain.usage import Usage
 
 __all__ = ["Completion", "PromptRequest", "Provider", "Turn"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Completion:
-    """How a reply ended, and what the provider counted; None where it did not say."""
+    """What a provider has said of its reply so far, however it ends; None where it did not say."""
 
+    http_status: int | None = None
     finish_reason: str | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
     usage: dict[str, Any] | None = None
     generation_id: str | None = None
     model: str | None = None
+
+    @property
+    def counts(self) -> Usage:
+        """Return what the provider counted."""
+        return Usage.read(self.usage)
 
 
 class Provider(Protocol):
@@ -29,11 +34,14 @@ class Provider(Protocol):
     name: str
     configured: bool
 
-    async def stream(self, request: PromptRequest, on_text: Callable[[str], None]) -> Completion:
+    async def stream(
+        self, request: PromptRequest, on_text: Callable[[str], None], known: Completion | None = None
+    ) -> Completion:
         """Ask for a reply; hand its text to `on_text` as it arrives.
 
         Pieces that came in one read of the network come as one call. Returns once the reply is whole;
         raises a ProviderError otherwise, and nothing else of its own. Cancelling closes the connection at once.
+        `known` is what is returned, filled in on the way: what was said before an error or a cancel is in it.
         """
         ...
 

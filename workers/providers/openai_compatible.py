@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import httpx
 import orjson
@@ -33,6 +34,8 @@ MOST_ERROR_BYTES = 8 * 1024
 ERROR_BODY_SECONDS = 1.0
 MODELS_SECONDS = 10.0
 
+Options = dict[str, Any]
+
 logger = logging.getLogger(__name__)
 
 
@@ -40,10 +43,19 @@ class OpenAICompatible:
     """One provider, over one pool of connections that is opened in the loop that first uses it."""
 
     def __init__(
-        self, name: str, base_url: str, settings: Settings, *, headers: Mapping[str, str], configured: bool = True
+        self,
+        name: str,
+        base_url: str,
+        settings: Settings,
+        *,
+        headers: Mapping[str, str],
+        configured: bool = True,
+        spell: Callable[[Options], Options] = dict,
     ) -> None:
+        """Take the provider's address, what is sent along with every request, and how it spells the options."""
         self.name = name
         self.configured = configured
+        self._spell = spell
         self._base_url, credentials = without_credentials(base_url)
         self._headers = {**credentials, **headers}
         self._settings = settings
@@ -54,22 +66,29 @@ class OpenAICompatible:
         )
         self._opened: httpx.AsyncClient | None = None
 
-    async def stream(self, request: PromptRequest, on_text: Callable[[str], None]) -> Completion:
+    async def stream(
+        self, request: PromptRequest, on_text: Callable[[str], None], known: Completion | None = None
+    ) -> Completion:
         """Ask for a reply; hand its text to `on_text` as it arrives. See base.Provider."""
-        reply = ReplyReader(on_text)
+        reply = ReplyReader(on_text, known)
+        known = reply.known
         try:
             async with Deadlines(self._limits) as deadlines:
-                await self._read(_body(request), reply, deadlines)
+                await self._read(_body(request, self.spelled(request.options)), reply, deadlines)
         except TimeoutError:
             if not reply.finished:
-                raise ProviderTimeout("The provider was silent for too long.", http_status=reply.http_status) from None
+                raise ProviderTimeout("The provider was silent for too long.", http_status=known.http_status) from None
         except TRANSPORT_ERRORS as error:
             if not reply.finished:
-                raise translated(error, reply.http_status) from error
+                raise translated(error, known.http_status) from error
         except ProviderError as error:
-            error.http_status = error.http_status or reply.http_status
+            error.http_status = error.http_status or known.http_status
             raise
-        return reply.completion()
+        return known
+
+    def spelled(self, options: Mapping[str, Any]) -> Options:
+        """Return options in the provider's own words."""
+        return self._spell(dict(options))
 
     async def models(self) -> list[str]:
         """List the models there are. Raises ProviderError."""
@@ -129,9 +148,10 @@ class OpenAICompatible:
 
     async def _check(self, response: httpx.Response) -> None:
         if not response.is_success:
-            facts = {"provider": self.name, "status": response.status_code, "said": await _error_code(response)}
+            error = refusal(response.status_code, response.headers, await _error_object(response))
+            facts = {"provider": self.name, "status": response.status_code, "said": error.error_type}
             logger.info("A provider refused a request", extra={"action": "provider_refused", **facts})
-            raise refusal(response.status_code, response.headers)
+            raise error
         if response.headers.get("content-encoding", "identity") != "identity":
             raise StreamBroken("The provider compressed what must be plain.", http_status=response.status_code)
 
@@ -141,19 +161,18 @@ class OpenAICompatible:
         return self._opened
 
 
-def _body(request: PromptRequest) -> bytes:
+def _body(request: PromptRequest, options: Options) -> bytes:
     body = {
         "model": request.model,
         "messages": [{"role": turn.role, "content": turn.content} for turn in request.turns],
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    optional = {"temperature": request.temperature, "max_tokens": request.max_tokens}
-    return orjson.dumps(body | {name: value for name, value in optional.items() if value is not None})
+    return orjson.dumps(body | options)
 
 
-async def _error_code(response: httpx.Response) -> str | None:
-    """Read the machine's word for the error, never the sentence: that may quote the prompt."""
+async def _error_object(response: httpx.Response) -> Any:
+    """Read what a refusal says of itself, where it says it soon and briefly."""
     body = bytearray()
     with contextlib.suppress(TimeoutError, *TRANSPORT_ERRORS):
         async with asyncio.timeout(ERROR_BODY_SECONDS), parts(response) as received:
@@ -161,7 +180,6 @@ async def _error_code(response: httpx.Response) -> str | None:
                 body += part
                 if len(body) > MOST_ERROR_BYTES:
                     return None
-    with contextlib.suppress(ProviderError, AttributeError, KeyError, TypeError):
-        error = parse(bytes(body))["error"]
-        return short(str(error.get("code") or error.get("type") or ""))
+    with contextlib.suppress(ProviderError, KeyError, TypeError):
+        return parse(bytes(body))["error"]
     return None

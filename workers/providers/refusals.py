@@ -16,6 +16,7 @@ _SENTENCES = {
     ErrorCode.PROVIDER_TIMEOUT: "The provider gave up waiting",
     ErrorCode.PROVIDER_RATE_LIMITED: "The provider is asked too often",
     ErrorCode.PROVIDER_REJECTED: "The provider rejected the request",
+    ErrorCode.PROVIDER_MODERATED: "The provider's moderation turned the request down",
     ErrorCode.PROVIDER_FAILED: "The provider failed",
 }
 _CODES = {
@@ -25,34 +26,69 @@ _CODES = {
     408: ErrorCode.PROVIDER_TIMEOUT,
     429: ErrorCode.PROVIDER_RATE_LIMITED,
 }
+_MODERATION = {"content_filter", "content_policy_violation", "moderation_blocked"}
+# What the request itself is to blame for is worth a sentence of its own.
+_PLAIN = {
+    "context_length_exceeded": "The conversation is longer than the model can read",
+    "model_not_found": "The provider does not have this model",
+}
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,49}", re.ASCII)
+_REASON = re.compile(r"[A-Za-z][A-Za-z0-9_/ -]{0,39}", re.ASCII)
+_MOST_REASONS = 10
+_OURS_TO_MEND = {ErrorCode.PROVIDER_REJECTED, ErrorCode.PROVIDER_UNAUTHORIZED}
 _RETRYABLE = {ErrorCode.PROVIDER_TIMEOUT, ErrorCode.PROVIDER_RATE_LIMITED, ErrorCode.PROVIDER_FAILED}
 
 
-def refusal(status: int, headers: Mapping[str, str]) -> ProviderError:
-    """Say what an HTTP status other than success means."""
+def refusal(status: int, headers: Mapping[str, str], said: Any = None) -> ProviderError:
+    """Say what an HTTP status other than success means; `said` is the error object that came with it.
+
+    Of that only single words are taken: its sentences may quote the prompt.
+    """
+    word, reasons = error_type(said), _moderation_reasons(said)
     code = _CODES.get(status) or (ErrorCode.PROVIDER_FAILED if status >= 500 else ErrorCode.PROVIDER_REJECTED)
+    if code in _OURS_TO_MEND and (reasons is not None or word in _MODERATION):
+        code = ErrorCode.PROVIDER_MODERATED
+    sentence = _PLAIN.get(word or "", _SENTENCES[code]) if code in _OURS_TO_MEND else _SENTENCES[code]
+    because = f": {', '.join(reasons)}" if reasons else ""
     wait = retry_after(headers.get("retry-after", ""))
     retryable = code in _RETRYABLE or (status == 402 and wait is not None)
     kind = ProviderTimeout if code == ErrorCode.PROVIDER_TIMEOUT else ProviderRefused
     return kind(
-        f"{_SENTENCES[code]} (HTTP {status}).",
+        f"{sentence}{because} (HTTP {status}).",
         code=code,
         retryable=retryable,
         http_status=status,
         retry_after_seconds=wait if retryable else None,
+        error_type=word,
     )
 
 
 def refusal_in_stream(error: Any, headers: Mapping[str, str]) -> ProviderError:
     """Say what an error object inside a successful response means; its code may be anything."""
     status = _status(error.get("code") if isinstance(error, dict) else None)
-    return refusal(status, headers) if status else failure()
+    return refusal(status, headers, error) if status else failure(error)
 
 
-def failure() -> ProviderError:
-    """Say that the provider gave up in the middle of a reply, without a reason."""
-    sentence = "The provider reported a failure in the middle of its reply."
-    return ProviderRefused(sentence, code=ErrorCode.PROVIDER_FAILED, retryable=True, http_status=200)
+def failure(error: Any = None) -> ProviderError:
+    """Say that the provider gave up in the middle of a reply, without a reason that is known."""
+    sentence, code = "The provider reported a failure in the middle of its reply.", ErrorCode.PROVIDER_FAILED
+    return ProviderRefused(sentence, code=code, retryable=True, http_status=200, error_type=error_type(error))
+
+
+def error_type(error: Any) -> str | None:
+    """Return the provider's word for an error, where it is one: the finer of `code` and `type`."""
+    said = error if isinstance(error, dict) else {}
+    words = [said[name] for name in ("code", "type") if isinstance(said.get(name), str)]
+    return next((word for word in words if _WORD.fullmatch(word)), None)
+
+
+def _moderation_reasons(error: Any) -> list[str] | None:
+    """Return why a moderation turned a request down, as OpenRouter says it; None where none did."""
+    metadata = error.get("metadata") if isinstance(error, dict) else None
+    reasons = metadata.get("reasons") if isinstance(metadata, dict) else None
+    if not isinstance(reasons, list):
+        return None
+    return [reason for reason in reasons if isinstance(reason, str) and _REASON.fullmatch(reason)][:_MOST_REASONS]
 
 
 def retry_after(value: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> float | None:

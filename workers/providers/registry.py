@@ -7,11 +7,13 @@ from collections.abc import Callable
 from chat_backend.config import Settings
 from workers.providers.base import Provider
 from workers.providers.local import local
+from workers.providers.openai import openai
 from workers.providers.openrouter import openrouter
 
 BUILDERS: dict[str, Callable[[Settings], Provider]] = {
     "LOCAL": local,
     "OPENROUTER": openrouter,
+    "OPENAI": openai,
 }
 
 

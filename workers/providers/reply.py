@@ -14,19 +14,18 @@ from workers.providers.text import TextMender, parse, short, storable
 
 MOST_STREAM_BYTES = 32 * 1024 * 1024
 MOST_BODY_BYTES = 8 * 1024 * 1024
-_LARGEST_COUNT = 2**31 - 1
 
 
 class ReplyReader:
     """Reads one reply of an OpenAI-compatible server, streamed or whole.
 
-    Text goes to `on_text`, once for each `feed`. Raises StreamBroken for what can't be read, and what
-    `refusals` says for an error object.
+    Text goes to `on_text`, once for each `feed`; what is said about the reply to `known`. Raises StreamBroken for
+    what can't be read, and what `refusals` says for an error object.
     """
 
-    def __init__(self, on_text: Callable[[str], None]) -> None:
+    def __init__(self, on_text: Callable[[str], None], known: Completion | None = None) -> None:
         self.stage = Stage.WAITING
-        self.http_status: int | None = None
+        self.known = known or Completion()
         self._headers: Mapping[str, str] = {}
         self._on_text = on_text
         self._splitter = EventSplitter()
@@ -34,10 +33,6 @@ class ReplyReader:
         self._texts: list[str] = []
         self._received = 0
         self._body: bytearray | None = None
-        self._finish_reason: str | None = None
-        self._usage: dict[str, Any] | None = None
-        self._generation_id: str | None = None
-        self._model: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -45,9 +40,9 @@ class ReplyReader:
 
     def begin(self, http_status: int, headers: Mapping[str, str]) -> None:
         """Take note of the head of the response."""
-        self.http_status = http_status
         self._headers = headers
-        self._generation_id = short(headers.get("x-generation-id"))
+        self.known.http_status = http_status
+        self.known.generation_id = short(headers.get("x-generation-id"))
 
     def feed(self, received: bytes) -> bool:
         """Take what came in; tell whether there was an event in it. Comments are none."""
@@ -68,17 +63,6 @@ class ReplyReader:
             self._take(self._splitter.end())
         if not self.finished:
             raise StreamBroken("The provider's stream ended before the reply did.")
-
-    def completion(self) -> Completion:
-        usage = self._usage or {}
-        return Completion(
-            finish_reason=self._finish_reason,
-            prompt_tokens=_count(usage.get("prompt_tokens")),
-            completion_tokens=_count(usage.get("completion_tokens")),
-            usage=storable(usage) or None,
-            generation_id=self._generation_id,
-            model=self._model,
-        )
 
     def flush(self, *, last: bool = False) -> None:
         """Hand on the text read so far."""
@@ -117,13 +101,13 @@ class ReplyReader:
             raise StreamBroken("The provider sent something that is not a reply.") from None
 
     def _take_object(self, chunk: dict[str, Any]) -> None:
+        if isinstance(usage := chunk.get("usage"), dict) and usage:
+            self.known.usage = storable(usage)
+        if self.known.model is None:
+            self.known.model = short(chunk.get("model"))
+            self.known.generation_id = self.known.generation_id or short(chunk.get("id"))
         if error := chunk.get("error"):
             raise refusal_in_stream(error, self._headers)
-        if isinstance(usage := chunk.get("usage"), dict) and usage:
-            self._usage = usage
-        if self._model is None:
-            self._model = short(chunk.get("model"))
-            self._generation_id = self._generation_id or short(chunk.get("id"))
 
     def _take_choice(self, choice: dict[str, Any], written: dict[str, Any]) -> None:
         if choice.get("index"):
@@ -139,7 +123,7 @@ class ReplyReader:
     def _finish(self, reason: object) -> None:
         if reason == "error":
             raise failure()
-        self._finish_reason = short(reason)
+        self.known.finish_reason = short(reason)
         self.stage = Stage.FINISHED
 
     def _take_whole(self, body: Any) -> None:
@@ -152,8 +136,3 @@ class ReplyReader:
         # The body is whole JSON, so the reply is whole, whether or not it says why it ended.
         self.stage = Stage.DONE
         self.flush(last=True)
-
-
-def _count(value: object) -> int | None:
-    good = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_COUNT
-    return value if good and isinstance(value, int) else None

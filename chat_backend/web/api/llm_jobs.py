@@ -9,6 +9,7 @@ from flask import Flask, current_app, request, url_for
 
 from chat_backend.domain.enums import JobStatus
 from chat_backend.domain.errors import InvalidInput
+from chat_backend.domain.prompt import OPTIONS
 from chat_backend.models import LlmJob, Message
 from chat_backend.schemas.llm_job import JobShape, Regeneration, ReplyRequest, ReplyShape
 from chat_backend.services import llm_jobs
@@ -80,7 +81,7 @@ def cancel_job(job_id: UUID) -> tuple[LlmJob, int, dict[str, str]]:
 def _how(asked: dict[str, Any]) -> dict[str, Any]:
     """Return the seed's words as the services say them."""
     how = {"fallbacks": settings().llm_fallbacks, "model": asked.get("model_name")}
-    how["options"] = {name: asked[name] for name in ("temperature", "max_tokens") if name in asked}
+    how["options"] = {name: asked[name] for name in OPTIONS if name in asked}
     return how | {name: asked[name] for name in ("message_id", "prompt", "provider", "on_busy") if name in asked}
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from chat_backend.bootstrap import Backend, connect
 from chat_backend.config import Settings
+from chat_backend.domain.usage import Usage
 from chat_backend.domain.user import User
 from chat_backend.models import LlmJob, Message
 from chat_backend.protocol.envelope import Durable, Envelope
@@ -101,8 +102,8 @@ class World:
             return reply
 
 
-def measured(text: str = "", **more: Any) -> Measured:
-    return Measured(text=text, duration_ms=10, **more)
+def measured(text: str = "", *, completion_tokens: int | None = None, **more: Any) -> Measured:
+    return Measured(**{"text": text, "duration_ms": 10, "counts": Usage(completion_tokens=completion_tokens)} | more)
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from sqlalchemy import update
 from chat_backend.domain.enums import JobStatus, MessageStatus, Outcome
 from chat_backend.domain.errors import ErrorCode, LeaseLost, ProviderRefused, ReplyTooLong, StreamBroken
 from chat_backend.domain.retry import RetryPolicy
+from chat_backend.domain.usage import Usage
 from chat_backend.models import LlmJob
-from chat_backend.services import attempts, llm_jobs
+from chat_backend.services import attempts, leases, llm_jobs
 from chat_backend.services.attempts import Claim
 from tests.integration.services.conftest import ALICE, World, measured
 
@@ -25,6 +26,34 @@ def fail(world: World, claim: Claim, error: Exception, text: str = "", policy: R
 def let_lease_end(world: World, claim: Claim) -> None:
     with world.backend.unit_of_work() as uow:
         uow.session.execute(update(LlmJob).where(LlmJob.id == claim.job_id).values(lease_until=1.0))
+
+
+def test_an_attempt_keeps_all_that_is_billed(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello")
+    claim = world.must_claim(job.id)
+    counts = Usage(10, 20, cached_tokens=4, reasoning_tokens=5, cost=0.25)
+
+    with world.backend.unit_of_work() as uow:
+        attempts.succeed(uow, claim, measured("Hi!", counts=counts, http_status=200, generation_id="gen-1"))
+
+    attempt = world.job(job.id).attempts[0]
+
+    assert (attempt.prompt_tokens, attempt.completion_tokens, attempt.cost) == (10, 20, 0.25)
+    assert (attempt.cached_tokens, attempt.reasoning_tokens, attempt.usage_estimated) == (4, 5, False)
+    assert (attempt.generation_id, attempt.error_type) == ("gen-1", None)
+
+
+def test_a_lost_worker_s_text_is_counted_as_far_as_it_is_known(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello")
+    claim = world.must_claim(job.id)
+    with world.backend.unit_of_work() as uow:
+        leases.checkpoint(uow.session, [leases.Progress(claim.message_id, claim.number, "Hi, I wa")])
+    let_lease_end(world, claim)
+
+    world.must_claim(job.id)
+
+    attempt = world.job(job.id).attempts[0]
+    assert (attempt.outcome, attempt.completion_tokens, attempt.usage_estimated) == (Outcome.ABANDONED, 2, True)
 
 
 def test_a_second_delivery_finds_nothing_to_claim(world: World) -> None:

@@ -82,4 +82,4 @@ def test_options_of_the_session_reach_the_provider_and_those_of_the_request_come
     job = world.ask(session_id, "Hello")
     request = world.must_claim(job.id).request
 
-    assert (request.temperature, request.max_tokens) == (0.5, 10)
+    assert request.options == {"temperature": 0.5, "max_tokens": 10}
