@@ -9,6 +9,7 @@ ChatError                      what a client is told: HTTP status, closed code, 
  +- InvalidInput                422
  +- TooMany                     429
  +- Unavailable                 503
+     +- Restarting              503, this process only: come back, to another
 LeaseLost                      this worker no longer owns the attempt; its result is thrown away
 ProviderError                  an attempt at a provider failed: retryable or not
  +- ProviderUnreachable         no connection
@@ -154,6 +155,12 @@ class TooMany(ChatError):
 class Unavailable(ChatError):
     status = 503
     code = ErrorCode.DATABASE_UNAVAILABLE
+
+
+class Restarting(Unavailable):
+    """This process is on its way out; another, or the next, serves."""
+
+    code = ErrorCode.SERVER_RESTARTING
 
 
 class LeaseLost(Exception):

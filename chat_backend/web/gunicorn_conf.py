@@ -31,7 +31,8 @@ else:
     worker_class = "gevent"
 timeout = 60
 graceful_timeout = 8
-keepalive = 5
+# With gevent a terminated process waits this long for connections on which nobody asks anything more.
+keepalive = 2
 # Whose X-Forwarded-* are believed is our own setting (TRUSTED_PROXIES); a client's SCRIPT_NAME never is.
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}

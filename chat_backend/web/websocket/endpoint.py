@@ -26,6 +26,7 @@ from chat_backend.domain.errors import (
     InvalidInput,
     MalformedRequest,
     NotFound,
+    Restarting,
     TooMany,
     Unauthenticated,
 )
@@ -39,6 +40,7 @@ from chat_backend.web.websocket.connection import (
     NO_PARTICIPANT,
     NO_SESSION,
     POLICY,
+    RESTARTING,
     TOO_LARGE,
     TRY_AGAIN,
     UNAUTHENTICATED,
@@ -61,6 +63,7 @@ _CODES: list[tuple[type[ChatError], int]] = [
     (NotFound, NO_SESSION),
     (InvalidInput, POLICY),
     (TooMany, TRY_AGAIN),
+    (Restarting, RESTARTING),
 ]
 
 

@@ -19,7 +19,7 @@ from uuid import UUID, uuid4
 from sqlalchemy.orm import Session
 
 from chat_backend.bootstrap import Backend
-from chat_backend.domain.errors import ChatError, ErrorCode, NotFound
+from chat_backend.domain.errors import ChatError, ErrorCode, NotFound, Restarting
 from chat_backend.domain.outage import Outage
 from chat_backend.protocol.envelope import Closed, Delta, Durable, Ephemeral, unpack
 from chat_backend.protocol.events import message_shape
@@ -200,7 +200,7 @@ class Hub:
         """Let a connection in: greeting, replay, baselines, then live.
 
         The first part of it is sent at once. What is returned goes on with the rest whenever it is asked:
-        ask when the viewer has read what came before. Raises TooMany, NotFound, Unavailable.
+        ask when the viewer has read what came before. Raises TooMany, Restarting, NotFound, Unavailable.
         """
         self._admit(connection)
         try:
@@ -218,11 +218,12 @@ class Hub:
 
     def _admit(self, connection: Connection) -> None:
         with self._lock:
+            if self._stopping.is_set():
+                raise Restarting("The server restarts.", retry_after_seconds=1)
             mine = [other for other in self._connections.values() if other.user.id == connection.user.id]
             here = sum(other.session_id == connection.session_id for other in mine)
             if (
-                self._stopping.is_set()
-                or len(self._connections) >= self.settings.socket_limit
+                len(self._connections) >= self.settings.socket_limit
                 or len(mine) >= self.settings.max_connections_per_user
                 or here >= self.settings.max_connections_per_session
             ):
