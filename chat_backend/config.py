@@ -236,6 +236,9 @@ class Settings:
         10.0, "How long a viewer may not read before it is closed.", _seconds(0.1, 120)
     )
     outbox_bytes: int = setting(4_194_304, "What may wait to be sent to one viewer.", _int(1_048_576, 268_435_456))
+    presence_seconds: float = setting(
+        60.0, "How long the viewers of a killed web process still count as present.", _seconds(3, 3600)
+    )
     typing_seconds: float = setting(6.0, "How long a typing indicator lasts.", _seconds(0.1, 60))
     event_retention_seconds: float = setting(86400.0, "How long events can be replayed.", _seconds(1, 31_536_000))
 

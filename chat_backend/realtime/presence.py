@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import redis
 from chat_backend.config import Settings
 from chat_backend.realtime.channels import WEB_PROCESSES, WORKER_PROCESSES, presence_key, user_connections_key
 
-ALIVE_SECONDS = 60
+# What a process has reported counts for so long.
+REPORT_SECONDS = 30
 
 # Members are "<connection id> <user id>", scored by when they stop counting. Only _PRUNE removes those that have.
 _JOIN = """
@@ -61,6 +63,9 @@ class Presence:
         self._redis = client
         self._per_session = settings.max_connections_per_session
         self._per_user = settings.max_connections_per_user
+        self._seconds = settings.presence_seconds
+        # Keys outlive what they hold, so that whoever prunes still finds who is gone.
+        self._key_seconds = math.ceil(2 * self._seconds)
         self._join = client.register_script(_JOIN)
         self._leave = client.register_script(_LEAVE)
         self._prune = client.register_script(_PRUNE)
@@ -69,8 +74,8 @@ class Presence:
         """Count a connection in, unless the user has too many."""
         now = time.time()
         keys = [presence_key(session_id), user_connections_key(user_id)]
-        limits = [self._per_session, self._per_user, ALIVE_SECONDS * 2]
-        here, members = self._join(keys, [now, now + ALIVE_SECONDS, connection_id, user_id, *limits])
+        limits = [self._per_session, self._per_user, self._key_seconds]
+        here, members = self._join(keys, [now, now + self._seconds, connection_id, user_id, *limits])
         return Joined(refused=here < 0, first=here == 0, online=_users(members))
 
     def leave(self, session_id: UUID, user_id: str, connection_id: str) -> frozenset[str]:
@@ -80,13 +85,13 @@ class Presence:
 
     def refresh(self, connections: Iterable[tuple[UUID, str, str]]) -> None:
         """Say that connections (session, user, connection id) are still open."""
-        until = time.time() + ALIVE_SECONDS
+        until = time.time() + self._seconds
         pipeline = self._redis.pipeline(transaction=False)
         for session_id, user_id, connection_id in connections:
             pipeline.zadd(presence_key(session_id), {f"{connection_id} {user_id}": until})
-            pipeline.expire(presence_key(session_id), ALIVE_SECONDS * 2)
+            pipeline.expire(presence_key(session_id), self._key_seconds)
             pipeline.zadd(user_connections_key(user_id), {connection_id: until})
-            pipeline.expire(user_connections_key(user_id), ALIVE_SECONDS * 2)
+            pipeline.expire(user_connections_key(user_id), self._key_seconds)
         pipeline.execute()
 
     def prune(self, session_ids: Sequence[UUID]) -> list[tuple[frozenset[str], frozenset[str]]]:
@@ -129,8 +134,8 @@ class ProcessCensus:
 
     def _report(self, key: str, process_id: str, count: int) -> None:
         pipeline = self._redis.pipeline()
-        pipeline.hset(key, process_id, f"{count} {time.time() + ALIVE_SECONDS / 2}")
-        pipeline.expire(key, ALIVE_SECONDS * 2)
+        pipeline.hset(key, process_id, f"{count} {time.time() + REPORT_SECONDS}")
+        pipeline.expire(key, REPORT_SECONDS * 2)
         pipeline.execute()
 
     def _counts(self, key: str) -> dict[str, int]:

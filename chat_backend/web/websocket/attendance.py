@@ -19,7 +19,6 @@ from chat_backend.web.websocket.connection import Connection
 
 log = logging.getLogger(__name__)
 
-PRESENCE_SECONDS = 20.0
 CENSUS_SECONDS = 5.0
 AT_ONCE = 200
 
@@ -45,6 +44,8 @@ class Attendance:
         self._connections = connections
         self._tell = tell
         self._outage = Outage()
+        # Thrice in the time that a connection counts: one that could not be said costs nothing.
+        self._refresh_seconds = settings.presence_seconds / 3
         self._counted = 0
         self._counted_at = self._refreshed_at = float("-inf")
 
@@ -73,7 +74,7 @@ class Attendance:
         if at - self._counted_at >= CENSUS_SECONDS or count != self._counted:
             self._counted_at, self._counted = at, count
             self._ask(lambda: self._census.report_web(self._process_id, count))
-        if at - self._refreshed_at >= PRESENCE_SECONDS:
+        if at - self._refreshed_at >= self._refresh_seconds:
             self._refreshed_at = at
             self._ask(self._refresh)
 

@@ -11,6 +11,11 @@ from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
+def changes() -> dict[str, str]:
+    return {"PRESENCE_SECONDS": "3"}
+
+
+@pytest.fixture(scope="module")
 def other_web(postgresql_stack: Stack) -> Process:
     return postgresql_stack.launch("web")
 
@@ -70,6 +75,31 @@ def test_a_reply_asked_for_in_one_process_is_seen_in_the_other(ann: Chat, bob: C
         seen = there.until_action("completed")
 
     assert seen["message"] == stored["message"]
+
+
+def test_viewers_of_a_killed_process_are_gone_once_it_is_missed(
+    postgresql_stack: Stack, ann: Chat, session: Frame
+) -> None:
+    doomed = postgresql_stack.launch("web")
+    bob, cid = postgresql_stack.chat(web=doomed), postgresql_stack.chat(web=doomed)
+    for chat in (bob, cid):
+        _admit(ann, session, chat.user)
+    with ann.watch(session["id"]) as viewer, bob.watch(session["id"]) as first, cid.watch(session["id"]) as second:
+        viewer.greeting()
+        first.greeting()
+        second.greeting()
+
+        doomed.kill()
+        # Cid has come back by the time that his old connection is missed: he has not left.
+        with postgresql_stack.chat(cid.user).watch(session["id"]) as again:
+            again.greeting()
+            left = viewer.until_type("user_left")
+            with ann.watch(session["id"]) as late:
+                online = late.greeting()["participants_online"]
+
+    assert (left["user_id"], left["participants_online"]) == (bob.user, sorted([ann.user, cid.user]))
+    assert online == sorted([ann.user, cid.user])
+    assert _seen(viewer, "user_left") == [(bob.user, None)]
 
 
 def test_typing_is_shown_to_all_but_the_typist_and_ends_by_itself(ann: Chat, bob: Chat, session: Frame) -> None:
