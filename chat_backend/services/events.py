@@ -9,7 +9,6 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload
 
-from chat_backend.domain import limits
 from chat_backend.domain.enums import UNFINISHED_JOB, EventType
 from chat_backend.models import ChatSession, LlmJob, Message, SessionEvent
 from chat_backend.protocol.envelope import Durable
@@ -30,11 +29,9 @@ def current_offsets(session: Session, session_ids: Sequence[UUID]) -> dict[UUID,
 
 
 def can_replay(session: Session, session_id: UUID, since: int, current: int) -> bool:
-    """Whether everything after `since` is still there, and no more than one connection may ask for."""
-    if since > current or current - since > limits.REPLAY_EVENTS:
-        return False
-    if since == current:
-        return True
+    """Whether everything after `since` is still there."""
+    if since >= current:
+        return since == current
     oldest = session.scalar(select(func.min(SessionEvent.offset)).where(SessionEvent.session_id == session_id))
     return oldest is not None and oldest <= since + 1
 
