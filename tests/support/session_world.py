@@ -153,6 +153,10 @@ class PaperOutbox:
         while self.reads and self._waiting:
             self.sent.append(self._waiting.popleft().decode())
 
+    @property
+    def gone(self) -> bool:
+        return False
+
     def keep_alive(self) -> bool:
         return True
 

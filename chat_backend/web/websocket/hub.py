@@ -396,6 +396,8 @@ class Hub:
                     connection.outbox.pump()
             elif blocked is not None and at - blocked > self.settings.send_timeout_seconds:
                 connection.cut(TRY_AGAIN, "You do not read.")
+            elif connection.outbox.gone:
+                connection.outbox.drop()
             elif connection.expired():
                 connection.close(UNAUTHENTICATED, ErrorCode.UNAUTHENTICATED, "The token has expired.")
             elif at - connection.last_ping_at >= self.settings.ping_seconds:

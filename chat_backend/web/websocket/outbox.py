@@ -16,6 +16,9 @@ SSE_HEAD = b"retry: 2000\n\n"
 # What a viewer has to read within one send timeout, not to be taken for one that does not read.
 SSE_PIECE_BYTES = 64 * 1024
 PINGS_UNANSWERED = 2
+# What a kernel takes for a viewer that does not read. It has room for more, which is left for why the connection ends.
+UNSENT_BYTES = 16 * 1024
+NO_LIMIT = 0
 
 
 class Outbox(Protocol):
@@ -38,6 +41,11 @@ class Outbox(Protocol):
 
     def pump(self) -> None:
         """Send what the viewer takes now."""
+        ...
+
+    @property
+    def gone(self) -> bool:
+        """Whether the viewer has hung up, and nobody who reads from it will say so."""
         ...
 
     def keep_alive(self) -> bool:
@@ -63,6 +71,7 @@ class SocketOutbox:
     def __init__(self, sock: Any) -> None:
         # gevent's socket would wait for a full buffer; the one inside it does not.
         self._sock = getattr(sock, "_sock", sock)
+        _limit_unsent(self._sock, UNSENT_BYTES)
         self._lock = threading.Lock()
         self._waiting: deque[memoryview] = deque()
         self._half_sent = False
@@ -111,6 +120,10 @@ class SocketOutbox:
             # The viewer is gone: its reading side sees that too and ends the connection.
             self._discard()
 
+    @property
+    def gone(self) -> bool:
+        return False  # who reads from the socket notices
+
     def keep_alive(self) -> bool:
         if self._pings_unanswered >= PINGS_UNANSWERED:
             return False
@@ -125,6 +138,7 @@ class SocketOutbox:
     def finish(self, code: int, reason: str) -> None:
         with self._lock:
             if not self._finished:
+                _limit_unsent(self._sock, NO_LIMIT)
                 self._append(close_frame(code, reason))
                 self._finished = True
 
@@ -132,6 +146,7 @@ class SocketOutbox:
         with self._lock:
             if self._finished:
                 return
+            _limit_unsent(self._sock, NO_LIMIT)
             rest = [self._waiting[0]] if self._half_sent and self._waiting else []
             self._waiting = deque(rest)
             self.waiting_bytes = sum(map(len, rest))
@@ -153,7 +168,8 @@ class StreamOutbox:
     """What an SSE response sends; its generator is the one writer."""
 
     def __init__(self, sock: Any = None, *, comment_seconds: float) -> None:
-        self._sock = sock
+        # gevent's socket would wait for something to read; the one inside it does not.
+        self._sock = getattr(sock, "_sock", sock)
         self._comment_seconds = comment_seconds
         self._ready = threading.Condition()
         self._waiting: deque[bytes] = deque()
@@ -175,6 +191,10 @@ class StreamOutbox:
 
     def pump(self) -> None:
         """Nothing to do: the generator takes what waits as fast as its viewer reads."""
+
+    @property
+    def gone(self) -> bool:
+        return self._sock is not None and _has_hung_up(self._sock)
 
     def keep_alive(self) -> bool:
         """Nothing to do: the generator comments by itself."""
@@ -230,6 +250,23 @@ class StreamOutbox:
             self.blocked_since = time.monotonic()
             yield data[start : start + SSE_PIECE_BYTES]
             self.blocked_since = None
+
+
+def _limit_unsent(sock: Any, size: int) -> None:
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
+    except OSError:
+        return  # not TCP, or closed already
+
+
+def _has_hung_up(sock: Any) -> bool:
+    """Say whether the other side has closed; what it may have sent is left where it is."""
+    try:
+        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def shut(sock: Any) -> None:

@@ -6,8 +6,9 @@ import signal
 import time
 from contextlib import ExitStack
 
-from tests.support.chat import Viewer
+from tests.support.chat import Chat, Viewer
 from tests.support.stack import Stack
+from tests.support.waiting import wait_until
 
 
 def test_every_socket_is_closed_with_1012_and_the_process_is_gone(stack: Stack) -> None:
@@ -27,8 +28,7 @@ def test_every_socket_is_closed_with_1012_and_the_process_is_gone(stack: Stack) 
         codes = {viewer.until_closed(seconds=5) for viewer in viewers}
         told = time.monotonic() - began
         lines = list(stream.iter_lines())
-        for chat in chats:
-            chat.http.close()
+        # The clients keep their connections, on which nobody asks anything more.
         status = web.wait(10)
         gone = time.monotonic() - began
 
@@ -60,3 +60,20 @@ def test_a_viewer_of_a_process_that_ends_goes_on_at_another(stack: Stack) -> Non
     stored = elsewhere.messages(session["id"])[1]
     assert after.texts == {stored["id"]: stored["content"]}
     assert after.attempts == {stored["id"]: 1}
+
+
+def test_a_quiet_stream_whose_client_is_gone_gives_its_place_back(stack: Stack) -> None:
+    chat = stack.chat()
+    session = chat.new_session()
+    before = _open_connections(chat)
+    with chat.http.stream("GET", f"/sessions/{session['id']}/events") as stream:
+        next(stream.iter_lines())
+        wait_until(lambda: _open_connections(chat) == before + 1, seconds=5, why="it counts")
+
+    # Long before the next comment, which would find out.
+    wait_until(lambda: _open_connections(chat) == before, seconds=5, why="its place is free")
+
+
+def _open_connections(chat: Chat) -> int:
+    count: int = chat.request("GET", "/health")["active_connections"]
+    return count

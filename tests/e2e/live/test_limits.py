@@ -174,6 +174,9 @@ def test_a_viewer_that_does_not_read_is_closed_with_1013(stack: Stack, chat: Cha
 
     # Of what it was sent it has only what the kernels hold.
     assert 0 < len(received) < 40 * 128_000
+    # And why, whenever it may come to read: for that there was room left.
+    assert b'"error_code":"TOO_SLOW"' in received
+    assert b"\x03\xf5" in received[-200:]
 
 
 def test_a_viewer_that_begins_to_read_while_it_is_closed_is_told_why(stack: Stack, chat: Chat) -> None:

@@ -102,6 +102,33 @@ def test_who_is_cut_gets_the_frame_that_was_begun_then_the_last_and_the_code(
     assert _read(theirs, outbox, 3) == [(1, b"a" * 100_000), (1, b"why"), (8, struct.pack("!H", 1013) + b"slow")]
 
 
+def test_who_is_cut_finds_the_code_whenever_it_reads(unread: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = unread
+    outbox = SocketOutbox(ours)
+    while outbox.blocked_since is None:
+        outbox.push(Encoded(b"x" * 5_000))
+
+    outbox.cut(Encoded(b"why"), 1013, "slow")
+    nothing_waits = outbox.idle
+    outbox.drop()
+    received = b"".join(iter(lambda: theirs.recv(65536), b""))
+
+    assert nothing_waits
+    assert received.endswith(Encoded(b"why").websocket + close_frame(1013, "slow"))
+
+
+@pytest.fixture
+def unread() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connection over TCP whose other side takes little."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as theirs:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        theirs.settimeout(5)
+        theirs.connect(listener.getsockname())
+        ours, _ = listener.accept()
+        with ours:
+            yield ours, theirs
+
+
 def test_nothing_follows_a_close(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
     outbox = SocketOutbox(ours)
@@ -188,6 +215,19 @@ def test_a_stream_gives_large_things_in_pieces_and_knows_when_it_is_not_read() -
     assert outbox.blocked_since is None
     assert len(next(stream)) == SSE_PIECE_BYTES
     assert outbox.blocked_since is not None
+
+
+def test_a_stream_knows_when_its_viewer_has_hung_up(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    outbox = StreamOutbox(ours, comment_seconds=60)
+    quiet = outbox.gone
+    theirs.sendall(b"GET /more")
+    talking = outbox.gone
+    ours.recv(100)
+
+    theirs.close()
+
+    assert (quiet, talking, outbox.gone) == (False, False, True)
 
 
 def test_a_stream_asks_for_more_of_the_past_when_what_came_is_read() -> None:
