@@ -13,8 +13,11 @@ import pytest
 from chat_backend.domain.enums import JobStatus
 from chat_backend.realtime.channels import WORKERS, session_channel
 from tests.support.chat import Chat
+from tests.support.databases import POSTGRESQL, SQLITE
 from tests.support.deployment import Deployment
+from tests.support.processes import Process, procfile
 from tests.support.provider_stub import expected_text
+from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
 # "Well under a second": what a request that writes may take in the worst moment.
@@ -46,8 +49,15 @@ def cut_clients(running: Deployment, kind: str) -> None:
         client.client_kill_filter(_type=kind, skipme=True)
 
 
-@pytest.mark.parametrize("fault", ["killed and restarted empty", "flushed"])
-def test_an_emptied_redis_in_mid_stream_loses_nothing(running: Deployment, fault: str) -> None:
+EMPTIED: dict[str, Callable[[Valkey], None]] = {
+    "killed, back with what it had": Valkey.restart,
+    "killed, back with nothing": lambda valkey: valkey.restart(empty=True),
+    "flushed": Valkey.flush,
+}
+
+
+@pytest.mark.parametrize("fault", EMPTIED)
+def test_a_redis_killed_or_emptied_in_mid_stream_loses_nothing(running: Deployment, fault: str) -> None:
     chat = running.chat()
     session = chat.new_session("stub:tokens=60,delay=0.03,tag=empty")
     plain, deltas = running.follow(chat, session["id"]), running.follow(chat, session["id"], deltas=1)
@@ -55,7 +65,7 @@ def test_an_emptied_redis_in_mid_stream_loses_nothing(running: Deployment, fault
     waiting = chat.ask(session["id"], "And on.")
     deltas.until_text(40)
 
-    running.valkey.flush() if fault == "flushed" else running.valkey.restart()
+    EMPTIED[fault](running.valkey)
 
     late = running.follow(chat, session["id"], deltas=1)
     for viewer in (plain, deltas, late):
@@ -140,6 +150,55 @@ def test_while_redis_is_down_sockets_open_text_grows_and_jobs_are_answered(runni
     assert len(running.job(job["job_id"]).attempts) == 1
 
 
+def test_a_long_outage_leaves_nothing_undone_and_ends_for_everyone(running: Deployment) -> None:
+    chat = running.chat()
+    sessions = [chat.new_session("stub:tokens=20,delay=0.02,tag=long") for _ in range(4)]
+    viewers = [running.follow(chat, session["id"], deltas=1) for session in sessions]
+    jobs = [chat.ask(session["id"], f"{n}.") for n in (1, 2, 3) for session in sessions]
+
+    running.valkey.kill()
+    jobs += [chat.ask(session["id"], "4.") for session in sessions]
+    for job in jobs:
+        running.until_job(job["job_id"], JobStatus.SUCCEEDED)
+    before = running.worker.log.count("received")
+    running.valkey.start()
+
+    wait_until(lambda: wakes(running, chat) > before, seconds=10, why="wake-ups arrive again")
+    for viewer, job in zip(viewers, jobs[-4:], strict=True):
+        assert viewer.until_text_of(job["assistant_message_id"], seconds=5) == expected_text("long", 20)
+    assert len(running.calls("long")) == len(jobs)
+
+
+def wakes(running: Deployment, chat: Chat) -> int:
+    """Ask for one reply more; return how many wake-ups the worker has got."""
+    session = chat.new_session("stub:tokens=1,tag=again")
+    running.until_job(chat.ask(session["id"], "And?")["job_id"], JobStatus.SUCCEEDED)
+    return running.worker.log.count("received")
+
+
+def test_a_subscriber_that_is_cut_for_every_large_message_loses_none(running: Deployment) -> None:
+    chat = running.chat()
+    session = chat.new_session("stub:tokens=100,delay=0.03,tag=overflow")
+    plain, deltas = running.follow(chat, session["id"]), running.follow(chat, session["id"], deltas=1)
+    with running.valkey.client() as client:
+        # Whatever does not fit into a reply's first 16 KB is too much.
+        client.config_set("client-output-buffer-limit", "pubsub 1024 0 0")
+        try:
+            chat.ask(session["id"], "Go on.")
+            for number in range(5):
+                deltas.until_text(100 * number)
+                last = chat.send(session["id"], "large " * 5_000)
+            for viewer in (plain, deltas):
+                assert viewer.until_text_of(last["id"], seconds=5) == last["content"]
+                viewer.until_job("succeeded")
+        finally:
+            client.config_set("client-output-buffer-limit", "pubsub 32mb 8mb 60")
+        overflows = client.info("stats")["client_output_buffer_limit_disconnections"]
+
+    assert overflows >= 5
+    assert list(deltas.viewer.messages) == list(plain.viewer.messages)
+
+
 def test_connections_reset_ten_times_in_mid_stream_lose_nothing(running: Deployment) -> None:
     chat = running.chat()
     sessions = [chat.new_session("stub:tokens=80,delay=0.03,tag=reset") for _ in range(3)]
@@ -210,30 +269,35 @@ def test_garbage_on_the_channels_changes_nothing(running: Deployment) -> None:
     assert running.job(job["job_id"]).status == JobStatus.SUCCEEDED
 
 
-def test_processes_that_start_without_redis_serve_all_the_same(running: Deployment) -> None:
-    wrong = {"REDIS_URL": f"redis://:wrong@127.0.0.1:{running.valkey.port + 1}/0"}
+@pytest.mark.parametrize(
+    ("deployment", "wrong"), [(SQLITE, "address"), (POSTGRESQL, "password")], indirect=["deployment"]
+)
+def test_processes_that_start_without_redis_serve_all_the_same(running: Deployment, wrong: str) -> None:
+    port = running.valkey.port + 1 if wrong == "address" else running.valkey.port
+    changed = {"REDIS_URL": f"redis://:wrong@127.0.0.1:{port}/0"}
     running.worker.kill()
     running.web.kill()
     running.workers, running.webs = [], []
-    running.start("web", **wrong)
+    web, worker = running.start("web", **changed), start_worker_without_redis(running, changed)
 
-    starting = Thread(target=start_worker_without_redis, args=(running, wrong), daemon=True)
-    starting.start()
     chat = running.chat()
     session = chat.new_session("stub:tokens=10,tag=without")
     viewer = running.follow(chat, session["id"])
     job = chat.ask(session["id"], "Go on.")
-
     viewer.until_job("succeeded")
+    health = chat.request("GET", "/health")
+
     assert running.job(job["job_id"]).status == JobStatus.SUCCEEDED
-    for process in (*running.workers, *running.webs):
+    assert (health["status"], health["checks"]["redis"]["status"]) == ("degraded", "unhealthy")
+    reason = "AuthenticationError" if wrong == "password" else "ConnectionError"
+    assert all(reason in process.log and process.exit_status is None for process in (web, worker))
+    for process in (web, worker):
         process.kill()
-    starting.join(10)
 
 
-def start_worker_without_redis(running: Deployment, wrong: dict[str, str]) -> None:
-    """Start a worker that never gets as far as its broker."""
-    from tests.support.processes import Process, procfile
-
+def start_worker_without_redis(running: Deployment, changed: dict[str, str]) -> Process:
+    """Start a worker that never gets as far as its broker, and so never says that it is ready."""
     command = ["sh", "-c", f"exec {procfile()['worker']}"]
-    running.workers.append(Process("worker", command, running.environment | wrong, running.folder))
+    worker = Process("worker", command, running.environment | changed, running.folder)
+    running.workers.append(worker)
+    return worker

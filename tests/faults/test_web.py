@@ -7,12 +7,14 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, insert, select, update
 from websockets.exceptions import ConnectionClosed
 
 from chat_backend.domain.enums import JobStatus
-from chat_backend.models import LlmJob, Message
+from chat_backend.models import ChatSession, LlmJob, Message, SessionEvent
+from chat_backend.models.base import now
 from tests.support.chat import Chat
 from tests.support.deployment import Deployment
 from tests.support.follower import Follower
@@ -153,3 +155,65 @@ def test_a_key_repeated_after_a_crash_gives_what_was_made_before(running: Deploy
     assert (repeated.json()["id"], repeated.headers["Idempotency-Replayed"]) == (first["id"], "true")
     running.until_job(first["job"]["id"], JobStatus.SUCCEEDED)
     assert stored(running, Message) == 2
+
+
+MANY_EVENTS = 10_500
+
+
+def test_who_comes_back_after_very_much_gets_all_of_it_and_after_too_long_is_told_so(running: Deployment) -> None:
+    chat = running.chat()
+    session = chat.new_session()
+    write_log(running, UUID(session["id"]), MANY_EVENTS)
+
+    with chat.watch(session["id"], since=0) as viewer:
+        recovered = viewer.greeting()["recovered"]
+        viewer.until(lambda frame: frame["offset"] == MANY_EVENTS, seconds=60)
+    with running.backend.unit_of_work() as uow:
+        uow.session.execute(delete(SessionEvent).where(SessionEvent.offset <= 100))
+    with chat.watch(session["id"], since=99) as viewer:
+        too_late = viewer.greeting()
+
+    assert recovered
+    assert (too_late["recovered"], too_late["offset"]) == (False, MANY_EVENTS)
+
+
+def write_log(running: Deployment, session_id: UUID, events: int) -> None:
+    """Give a chat session a log of so many events."""
+    row = {"session_id": session_id, "type": "session_update", "created_at": now()}
+    with running.backend.unit_of_work() as uow:
+        uow.session.execute(insert(SessionEvent), [row | {"offset": number} for number in range(1, events + 1)])
+        uow.session.execute(update(ChatSession).where(ChatSession.id == session_id).values(last_offset=events))
+
+
+def test_no_word_of_one_user_is_ever_sent_to_another(running: Deployment) -> None:
+    users = [f"user-{number}" for number in range(4)]
+    chats = {user: running.chat(user) for user in users}
+    canaries = {user: f"canary{number}bird" for number, user in enumerate(users)}
+    sessions = {
+        user: chats[user].new_session(f"stub:tokens=40,delay=0.02,tag={canaries[user]}", title=canaries[user])
+        for user in users
+    }
+    viewers = {user: running.follow(chats[user], sessions[user]["id"], deltas=n % 2) for n, user in enumerate(users)}
+
+    for user in users:
+        viewers[user].say("send_message", content=canaries[user], metadata={"mine": canaries[user]})
+    running.valkey.flush()
+    heard = {user: [answers_to_nosiness(chats[user], list(sessions.values()))] for user in users}
+    for user in users:
+        viewers[user].until_job("succeeded")
+        heard[user] += [json.dumps(viewers[user].viewer.frames), answers_to_nosiness(chats[user], [sessions[user]])]
+
+    for user in users:
+        mine, others = canaries[user], set(canaries.values()) - {canaries[user]}
+        assert all(mine in text for text in heard[user])
+        assert not [word for word in others if word in "".join(heard[user])]
+
+
+def answers_to_nosiness(chat: Chat, sessions: list[dict[str, Any]]) -> str:
+    """Ask for everything there is, of these sessions too, and return every byte of the answers."""
+    paths = ["/sessions", "/stats", "/health"]
+    for session in sessions:
+        below = f"/sessions/{session['id']}"
+        paths += [below, f"{below}/messages", f"{below}/participants"]
+    answers = [chat.http.get(path) for path in paths]
+    return "".join(f"{answer.headers} {answer.text}" for answer in answers)

@@ -7,14 +7,15 @@ import signal
 import sqlite3
 import time
 from contextlib import closing
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
 
 from chat_backend.domain.enums import JobStatus, Outcome
 from chat_backend.domain.user import User
-from chat_backend.queue.enqueue import Doorbell
+from chat_backend.queue import names
+from chat_backend.queue.enqueue import Doorbell, producer
 from chat_backend.services import messages
 from tests.support.deployment import Deployment
 from tests.support.processes import Process
@@ -245,6 +246,28 @@ def test_a_process_that_dies_between_commit_and_wake_up_leaves_a_job_that_the_sw
     assert sent.job is not None
     running.until_job(str(sent.job.id), JobStatus.SUCCEEDED, seconds=8)
     viewer.until_job("succeeded", seconds=5)
+
+
+def test_tasks_that_nobody_knows_stop_no_worker(running: Deployment) -> None:
+    ring = producer(running.settings)
+    for name, args in (
+        ("chat.no_such_task", []),
+        (names.PROCESS_LLM, []),
+        (names.PROCESS_LLM, ["no id"]),
+        (names.PROCESS_LLM, [{"job": [1, 2]}, "and", "more"]),
+        (names.PROCESS_LLM, [str(uuid4())]),
+        (names.PROCESS_LLM, ["x" * 2_000_000]),
+    ):
+        ring.send_task(name, args=args, queue=names.QUEUE)
+    ring.close()
+    chat = running.chat()
+    session = chat.new_session("stub:tokens=5,tag=known")
+
+    job = chat.ask(session["id"], "Go on.")
+
+    running.until_job(job["job_id"], JobStatus.SUCCEEDED, seconds=5)
+    assert running.worker.exit_status is None
+    assert outcomes(running, job["job_id"]) == [Outcome.SUCCEEDED]
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,17 @@ class Follower:
         """Read until some reply has so many characters."""
         self.until(lambda frame: any(len(text) >= characters for text in self._replies().values()), **more)
 
+    def until_text_of(self, message_id: str, *, seconds: float = 20.0) -> str:
+        """Read until a message is whole, and return what it says."""
+
+        def whole() -> bool:
+            message = self.viewer.messages.get(message_id)
+            return message is not None and not message["is_streaming"]
+
+        if not whole():
+            self.until(lambda frame: whole(), seconds=seconds)
+        return self.texts[message_id]
+
     def catch_up(self, offset: int, *, seconds: float = 10.0) -> None:
         """Read until everything up to an offset was seen."""
         if self.offset < offset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -50,9 +51,11 @@ class Valkey:
         """End it as a crash would."""
         self._end(signal.SIGKILL)
 
-    def restart(self) -> None:
-        """Kill it and bring it back."""
+    def restart(self, *, empty: bool = False) -> None:
+        """Kill it and bring it back: with what it has on disk, or without."""
         self.kill()
+        if empty:
+            shutil.rmtree(self._folder / "appendonlydir")
         self.start()
 
     def freeze(self) -> None:

@@ -11,6 +11,8 @@ from tests.support.chat import Chat, Viewer
 from tests.support.provider_stub import expected_text
 from tests.support.stack import Stack, refused, socket_url
 
+ASYNC = {"Prefer": "respond-async"}
+
 
 @pytest.fixture
 def chat(stack: Stack) -> Chat:
@@ -146,19 +148,39 @@ def test_who_comes_back_in_mid_stream_goes_on_where_it_was(chat: Chat, deltas: i
 
 
 def test_state_fetched_before_and_events_give_the_state_fetched_after(chat: Chat) -> None:
+    """For every action there is."""
     session = chat.new_session("stub:tokens=30,delay=0.01")
-    page = chat.page(session["id"])
+    at, page = f"/sessions/{session['id']}", chat.page(session["id"])
     with chat.watch(session["id"], since=page["offset"]) as viewer:
         viewer.greeting()
         for text in ("one", "two"):
             viewer.say("send_message", content=text)
         edited = viewer.until_action("completed")["message"]
-        chat.request("PUT", f"/messages/{edited['id']}", json={"content": "edited"})
+        chat.request("PUT", f"/messages/{edited['id']}", json={"content": "edited", "metadata": {"by": "hand"}})
         viewer.until_action("completed")
-        viewer.until_job("succeeded")
+        chat.request("POST", f"/messages/{edited['id']}/regenerate", json={}, headers=ASYNC, status=202)
+        viewer.until_action("completed")
+        chat.ask(session["id"], "stub:fail=400")
+        viewer.until_job("failed")
+        stopped = chat.ask(session["id"], "stub:tokens=900,delay=0.02")
+        chat.send(session["id"], "meanwhile", parent_message_id=edited["id"])
+        viewer.until_action("streaming")
+        chat.ask(session["id"], "stub:tokens=3", on_busy="interrupt")
+        viewer.until_action("completed")
+        chat.request("PUT", at, json={"title": "New", "settings": {"temperature": 1}})
+        chat.request("POST", f"{at}/participants", json={"user_id": "bob", "role": "viewer"}, status=201)
+        chat.request("DELETE", f"{at}/participants/bob", status=204)
+        last = chat.page(session["id"])["offset"]
+        viewer.until(lambda frame: viewer.offset >= last)
 
     state = {message["id"]: message for message in page["messages"]} | viewer.messages
+    jobs = {frame["job"]["id"]: frame["job"] for frame in viewer.frames if frame["type"] == "job_update"}
+    sessions = [frame["session"] for frame in viewer.frames if frame["type"] == "session_update"]
     assert sorted(state.values(), key=lambda message: message["seq"]) == chat.messages(session["id"])
+    assert jobs == {id: chat.job(id) for id in jobs}
+    assert {job["status"] for job in jobs.values()} == {"succeeded", "failed", "cancelled"}
+    assert jobs[stopped["job_id"]]["status"] == "cancelled"
+    assert sessions[-1] == chat.request("GET", at)
 
 
 def test_places_in_a_text_are_counted_in_code_points(chat: Chat) -> None:
