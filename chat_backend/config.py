@@ -15,6 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from chat_backend.domain.model_reference import read_model_reference
+from chat_backend.domain.prompt import ContextLimits
+from chat_backend.domain.quota import Quota
 
 DEV_USER = "anonymous"
 
@@ -96,6 +98,18 @@ def _model_references(value: str) -> tuple[str, ...]:
     for reference in references:
         read_model_reference(reference)
     return references
+
+
+def _windows(value: str) -> tuple[tuple[str, int], ...]:
+    return tuple(_window(entry) for entry in _list(value))
+
+
+def _window(entry: str) -> tuple[str, int]:
+    reference, _, size = entry.rpartition("=")
+    read_model_reference(reference)
+    if not re.fullmatch(r"\d{3,8}", size) or int(size) < 256:
+        raise ValueError("must be PROVIDER:model=tokens, comma-separated, at least 256 tokens each")
+    return reference, int(size)
 
 
 def _broker_url(value: str) -> str:
@@ -202,6 +216,9 @@ class Settings:
     context_tokens: int = setting(
         8192, "How many tokens of a conversation are sent, unless a session says otherwise.", _int(256, 2_000_000)
     )
+    model_context_tokens: tuple[tuple[str, int], ...] = setting(
+        (), "What models can take, prompt and reply together: `PROVIDER:model=tokens`, comma-separated.", _windows
+    )
     llm_connect_timeout_seconds: float = setting(5.0, "Limit for connecting to a provider.", _seconds(0.1, 60))
     llm_first_token_timeout_seconds: float = setting(60.0, "Limit for the first token.", _seconds(0.1, 600))
     llm_token_timeout_seconds: float = setting(30.0, "Limit between two tokens.", _seconds(0.1, 600))
@@ -243,6 +260,15 @@ class Settings:
     event_retention_seconds: float = setting(86400.0, "How long events can be replayed.", _seconds(1, 31_536_000))
 
     # Limits that a deployment may want to move
+    quota_requests_per_day: int = setting(
+        0, "Replies that a user may ask for in a day (UTC); 0: no quota.", _int(0, 1_000_000_000)
+    )
+    quota_tokens_per_day: int = setting(
+        0, "Tokens, of prompts and replies, that a user may use in a day (UTC); 0: no quota.", _int(0, 1_000_000_000)
+    )
+    quota_reply_tokens: int = setting(
+        1000, "What a token quota reserves for a reply that names no `max_tokens`.", _int(1, 1_000_000)
+    )
     idempotency_retention_seconds: float = setting(
         86400.0, "How long idempotency keys are kept.", _seconds(1, 2_592_000)
     )
@@ -323,6 +349,19 @@ class Settings:
     def _in_jwt_mode(self, given: int | None, default: int) -> int:
         """Return a limit: the one given, else in jwt mode the default; 0 is none."""
         return given if given is not None else 0 if self.is_dev else default
+
+    @property
+    def context(self) -> ContextLimits:
+        return ContextLimits(self.context_tokens, dict(self.model_context_tokens))
+
+    @property
+    def quota(self) -> Quota:
+        return Quota(
+            requests=self.quota_requests_per_day,
+            tokens=self.quota_tokens_per_day,
+            reply_tokens=self.quota_reply_tokens,
+            context=self.context,
+        )
 
     @property
     def patience_seconds(self) -> float:

@@ -69,6 +69,7 @@ class Runtime:
             max_abandonments=settings.max_abandoned_attempts,
             expiry_seconds=settings.job_expiry_seconds,
             context_tokens=settings.context_tokens,
+            windows=settings.context.windows,
         )
         self._redis = client(settings)
         self._census = ProcessCensus(self._redis)

@@ -26,3 +26,20 @@ class PromptRequest:
     turns: tuple[Turn, ...]
     # Some of OPTIONS, by their names in our interface.
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ContextLimits:
+    """How many tokens of a conversation are sent: at most `tokens`, and what a model can take where that is known."""
+
+    tokens: int = 8192
+    # By `PROVIDER:model`: the whole window, prompt and reply together.
+    windows: Mapping[str, int] = field(default_factory=dict)
+
+    def budget(self, provider: str, model: str, *, asked: int | None = None, max_tokens: int | None = None) -> int:
+        """Return the tokens of a prompt; of a known window, room is left for the reply."""
+        wanted = asked or self.tokens
+        window = self.windows.get(f"{provider}:{model}")
+        if window is None:
+            return wanted
+        return min(wanted, window - min(max_tokens or window // 4, window // 2))

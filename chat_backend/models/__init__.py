@@ -6,6 +6,7 @@ from chat_backend.models.idempotency_key import IdempotencyKey
 from chat_backend.models.llm_job import LlmAttempt, LlmJob
 from chat_backend.models.message import Message
 from chat_backend.models.participant import Participant
+from chat_backend.models.quota_day import QuotaDay
 from chat_backend.models.session_event import SessionEvent
 from chat_backend.models.ticket import Ticket
 
@@ -17,6 +18,7 @@ __all__ = [
     "LlmJob",
     "Message",
     "Participant",
+    "QuotaDay",
     "SessionEvent",
     "Ticket",
     "db",

@@ -16,6 +16,7 @@ from chat_backend.models.message import Message
 _UNFINISHED = text("status IN ('queued', 'running')")
 _RUNNING = text("status = 'running'")
 _QUEUED = text("status = 'queued'")
+_RESERVED = text("reserved_prompt_tokens IS NOT NULL")
 
 
 def _partial(name: str, column: str, where: TextClause, *, unique: bool = False) -> Index:
@@ -35,6 +36,7 @@ class LlmJob(Base):
         _partial("idx_llm_jobs_due", "not_before", _QUEUED),
         _partial("idx_llm_jobs_lease", "lease_until", _RUNNING),
         _partial("idx_llm_jobs_unfinished", "session_id", _UNFINISHED),
+        _partial("idx_llm_jobs_reserved", "user_id", _RESERVED),
         Index("idx_llm_jobs_message", "message_id"),
     )
 
@@ -58,6 +60,9 @@ class LlmJob(Base):
     lease_until: Mapped[float | None]
     cancel_requested_at: Mapped[float | None]
     retry_at: Mapped[float | None]
+    # What of its user's quota it holds, from the moment it is queued until it ends; null: nothing, or not any more.
+    reserved_prompt_tokens: Mapped[int | None]
+    reserved_reply_tokens: Mapped[int | None]
     error_code: Mapped[str | None] = mapped_column(String(50))
     error_message: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime]
@@ -78,6 +83,10 @@ class LlmJob(Base):
     @property
     def model(self) -> str:
         return self.chain[self.chain_position]["model"]
+
+    @property
+    def holds_reservation(self) -> bool:
+        return self.reserved_prompt_tokens is not None
 
     @property
     def retry_time(self) -> datetime | None:

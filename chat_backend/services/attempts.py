@@ -6,6 +6,7 @@ the current one: a worker that slept past its lease is refused.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -18,7 +19,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from chat_backend.domain import tokens
 from chat_backend.domain.enums import Action, JobStatus, MessageStatus, Outcome
 from chat_backend.domain.errors import ErrorCode, LeaseLost, ProviderError, ReplyTooLong
-from chat_backend.domain.prompt import OPTIONS, PromptRequest
+from chat_backend.domain.prompt import OPTIONS, ContextLimits, PromptRequest
 from chat_backend.domain.retry import RetryPolicy
 from chat_backend.domain.usage import Usage
 from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message
@@ -40,6 +41,7 @@ class Terms:
     max_abandonments: int
     expiry_seconds: float
     context_tokens: int
+    windows: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -218,9 +220,12 @@ def _claimed(uow: UnitOfWork, owned: Owned, terms: Terms) -> Claim:
     question = uow.session.get(Message, job.message_id)
     assert question is not None
     wanted = chat.settings | job.options
+    budget = ContextLimits(terms.context_tokens, terms.windows).budget(
+        job.provider, job.model, asked=wanted.get("context_tokens"), max_tokens=wanted.get("max_tokens")
+    )
     request = PromptRequest(
         model=job.model,
-        turns=prompts.turns(uow.session, chat, question, context_tokens=terms.context_tokens),
+        turns=prompts.turns(uow.session, chat, question, budget=budget),
         options={name: wanted[name] for name in OPTIONS if wanted.get(name) is not None},
     )
     return Claim(job.id, chat.id, owned.reply.id, job.attempt, job.provider, request)

@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 from chat_backend.domain.enums import UNFINISHED_JOB, ParticipantRole
 from chat_backend.domain.errors import Conflict, ErrorCode
 from chat_backend.domain.user import User
-from chat_backend.models import ChatSession, IdempotencyKey, LlmJob, Participant
+from chat_backend.models import ChatSession, IdempotencyKey, LlmJob, Message, Participant
 from chat_backend.models.base import now
 from chat_backend.protocol.events import Happening
-from chat_backend.services import idempotency
+from chat_backend.services import idempotency, quotas
 from chat_backend.services.access import OWN, READ, enter, no_such
 from chat_backend.services.idempotency import Intent
 from chat_backend.services.paging import Page, bad_cursor
@@ -107,9 +107,18 @@ def touch(chat: ChatSession) -> None:
 def remove(uow: UnitOfWork, session_id: UUID, user: User) -> None:
     """Delete a chat session and everything below it; running jobs stop, connections close."""
     chat = enter(uow.session, session_id, user, to=OWN, lock=True)
-    unfinished = select(LlmJob.id).where(LlmJob.session_id == chat.id, LlmJob.status.in_(UNFINISHED_JOB))
-    for job_id in uow.session.scalars(unfinished):
-        uow.cancel(job_id)
+    _stop_jobs(uow, chat, user)
     uow.session.execute(delete(IdempotencyKey).where(IdempotencyKey.scope == chat.id))
     uow.session.execute(delete(ChatSession).where(ChatSession.id == chat.id))
     uow.close(session_id)
+
+
+def _stop_jobs(uow: UnitOfWork, chat: ChatSession, user: User) -> None:
+    query = select(LlmJob, Message.content).join(Message, Message.id == LlmJob.assistant_message_id)
+    unfinished = query.where(LlmJob.session_id == chat.id, LlmJob.status.in_(UNFINISHED_JOB))
+    stopped = uow.session.execute(unfinished).all()
+    quotas.hold_days(uow.session, user.id, [job for job, _ in stopped])
+    for job, text in stopped:
+        uow.cancel(job.id)
+        quotas.settle(uow.session, job, text)
+    uow.session.flush()  # the rows are about to go, in one statement

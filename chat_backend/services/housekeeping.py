@@ -10,20 +10,28 @@ from sqlalchemy import Delete, delete, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from chat_backend.domain import limits
-from chat_backend.models import ChatSession, IdempotencyKey, SessionEvent, Ticket
+from chat_backend.models import ChatSession, IdempotencyKey, QuotaDay, SessionEvent, Ticket
 from chat_backend.models.base import now
 
 SESSIONS_AT_ONCE = 100
 ROWS_AT_ONCE = 2000
+QUOTA_DAYS_KEPT = 40
 
 
 def forget_expired(session: Session, *, keys_seconds: float) -> int:
-    """Delete keys and tickets past their time, at most a portion of each; return how many rows went."""
+    """Delete keys, tickets and quota days past their time, at most a portion of each; return how many rows went."""
     old = IdempotencyKey.created_at < now() - timedelta(seconds=keys_seconds)
     key = (IdempotencyKey.user_id, IdempotencyKey.scope, IdempotencyKey.key)
     old_keys = delete(IdempotencyKey).where(tuple_(*key).in_(select(*key).where(old).limit(ROWS_AT_ONCE)))
     expired = select(Ticket.digest).where(Ticket.expires_at < now()).limit(ROWS_AT_ONCE)
-    return _gone(session, old_keys) + _gone(session, delete(Ticket).where(Ticket.digest.in_(expired)))
+    gone = _gone(session, old_keys) + _gone(session, delete(Ticket).where(Ticket.digest.in_(expired)))
+    return gone + _forget_quota_days(session)
+
+
+def _forget_quota_days(session: Session) -> int:
+    key = (QuotaDay.user_id, QuotaDay.day)
+    old = select(*key).where(QuotaDay.day < now().date() - timedelta(days=QUOTA_DAYS_KEPT)).limit(ROWS_AT_ONCE)
+    return _gone(session, delete(QuotaDay).where(tuple_(*key).in_(old)))
 
 
 def forget_events(session: Session, *, events_seconds: float, after: UUID | None = None) -> UUID | None:

@@ -91,6 +91,10 @@ def _overdue_leases(patience_seconds: float) -> Select[UUID]:
     return select(LlmJob.id).where(LlmJob.status == JobStatus.RUNNING, overdue)
 
 
+def _lost_reservations(patience_seconds: float) -> Select[UUID]:
+    return select(LlmJob.id).where(LlmJob.reserved_prompt_tokens.is_not(None), LlmJob.status.not_in(UNFINISHED_JOB))
+
+
 def _offset_gaps(patience_seconds: float) -> Select[UUID]:
     oldest, newest = func.min(SessionEvent.offset), func.max(SessionEvent.offset)
     kept = (
@@ -164,6 +168,7 @@ _RULES: dict[str, tuple[str, Callable[[float], Select[UUID]]]] = {
     "doubled_replies": ("jobs with more than their one reply", _doubled_replies),
     "open_attempts": ("attempts without an outcome that nobody works at", _open_attempts),
     "miscounted_attempts": ("jobs whose attempts are not numbered 1, 2, 3 ...", _miscounted_attempts),
+    "lost_reservations": ("finished jobs that still hold some of their user's quota", _lost_reservations),
     "offset_gaps": ("chat sessions whose log has a hole", _offset_gaps),
     "seq_holes": ("chat sessions whose messages are not numbered 1, 2, 3 ...", _seq_holes),
     "miscounts": ("chat sessions whose message_count is wrong", _miscounts),

@@ -12,15 +12,18 @@ from chat_backend.domain import limits
 from chat_backend.domain.enums import UNFINISHED_JOB, Action, JobStatus, MessageStatus, OnBusy, Role
 from chat_backend.domain.errors import Conflict, ErrorCode, InvalidInput
 from chat_backend.domain.model_reference import read_model_reference
+from chat_backend.domain.quota import Quota
 from chat_backend.domain.user import User
 from chat_backend.models import ChatSession, LlmJob, Message
 from chat_backend.models.base import database_clock, new_id, now
 from chat_backend.protocol.events import Happening
-from chat_backend.services import idempotency
+from chat_backend.services import idempotency, quotas
 from chat_backend.services.access import WRITE, enter, no_such, session_of
 from chat_backend.services.idempotency import Intent
 from chat_backend.services.transcript import add_message
 from chat_backend.unit_of_work import UnitOfWork
+
+NO_QUOTA = Quota()
 
 
 def ask(
@@ -34,18 +37,20 @@ def ask(
     options: dict[str, Any] | None = None,
     on_busy: str | None = None,
     fallbacks: tuple[str, ...] = (),
+    quota: Quota = NO_QUOTA,
 ) -> LlmJob:
     """Ask for a reply to a message: a job and a pending reply, told to everyone, a worker woken.
 
     Returns the unfinished job that the message has already. The caller holds the chat session's lock.
-    Raises Conflict where the session is busy and the client would not wait.
+    Raises Conflict where the session is busy and the client would not wait, TooMany where the quota is used up.
     """
     waiting = unfinished(uow.session, chat.id)
     for job in waiting:
         if job.message_id == question.id:
             return job
     _make_room(uow, chat, waiting, OnBusy(on_busy or chat.settings.get("on_busy", OnBusy.QUEUE)), user)
-    chain = _chain(chat, provider, model, fallbacks)
+    chain, options = _chain(chat, provider, model, fallbacks), options or {}
+    reserved = _reserve(uow, chat, question, user, quota=quota, first=chain[0], options=options)
     job_id = new_id()
     reply = add_message(
         uow,
@@ -59,12 +64,28 @@ def ask(
         llm_provider=chain[0]["provider"],
         llm_model=chain[0]["model"],
     )
-    job = _queue(uow, job_id, question, reply, user=user, chain=chain, options=options or {})
+    job = _queue(uow, job_id, question, reply, user=user, chain=chain, options=options, **reserved)
     uow.tell(chat, Happening.message(Action.NEW_MESSAGE, reply, user_id=user.id))
     uow.tell(chat, Happening.job(job, user_id=user.id))
     if all(other.status == JobStatus.CANCELLED for other in waiting):
         uow.wake(job.id)
     return job
+
+
+def _reserve(
+    uow: UnitOfWork,
+    chat: ChatSession,
+    question: Message,
+    user: User,
+    *,
+    quota: Quota,
+    first: dict[str, str],
+    options: dict[str, Any],
+) -> dict[str, int]:
+    if not quota.is_set:
+        return {}
+    asked = first | {"max_tokens": options.get("max_tokens", chat.settings.get("max_tokens"))}
+    return quotas.reserve(uow.session, chat, question, user.id, quota=quota, asked=asked)
 
 
 def _queue(
@@ -76,6 +97,7 @@ def _queue(
     user: User,
     chain: list[dict[str, str]],
     options: dict[str, Any],
+    **reserved: int,
 ) -> LlmJob:
     job = LlmJob(
         id=job_id,
@@ -96,6 +118,7 @@ def _queue(
         not_before=database_clock(),
         created_at=now(),
         attempts=[],
+        **reserved,
     )
     uow.session.add(job)
     return job
@@ -125,6 +148,7 @@ def _make_room(uow: UnitOfWork, chat: ChatSession, waiting: list[LlmJob], on_bus
         details = {"job_id": str(waiting[0].id)}
         raise Conflict("Another prompt is being answered.", code=ErrorCode.SESSION_BUSY, details=details)
     if on_busy == OnBusy.INTERRUPT:
+        quotas.hold_days(uow.session, user.id, waiting)
         # From the back, so that no waiting job is woken by the end of the one before it.
         for job in reversed(waiting):
             stop(uow, chat, job, user)
@@ -283,6 +307,7 @@ def end(
     job.status, job.error_code, job.error_message = status, code, error
     job.lease_until = job.lease_owner = job.retry_at = None
     job.finished_at = now()
+    quotas.settle(uow.session, job, reply.content)
     uow.session.flush()
     uow.tell(chat, Happening.message(action, reply, user_id=user_id))
     uow.tell(chat, Happening.job(job, user_id=user_id))

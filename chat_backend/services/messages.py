@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from chat_backend.domain import limits
 from chat_backend.domain.enums import Action, Role
 from chat_backend.domain.errors import Conflict, ErrorCode, Forbidden, InvalidInput
+from chat_backend.domain.quota import Quota
 from chat_backend.domain.user import User
 from chat_backend.models import ChatSession, LlmJob, Message
 from chat_backend.models.base import now
@@ -61,6 +62,7 @@ def send(
     intent: Intent | None = None,
     request_id: str | None = None,
     fallbacks: tuple[str, ...] = (),
+    quota: Quota = llm_jobs.NO_QUOTA,
 ) -> Sent:
     """Store a message and tell everyone; with process, ask for its reply in the same transaction."""
     chat = enter(uow.session, session_id, user, to=OWN if role == Role.SYSTEM else WRITE, lock=True)
@@ -81,7 +83,7 @@ def send(
     uow.tell(chat, Happening.message(Action.NEW_MESSAGE, message, user_id=user.id, request_id=request_id))
     job = None
     if process:
-        job = llm_jobs.ask(uow, chat, message, user, on_busy=on_busy, fallbacks=fallbacks)
+        job = llm_jobs.ask(uow, chat, message, user, on_busy=on_busy, fallbacks=fallbacks, quota=quota)
     idempotency.made(uow, user, intent, scope=chat.id, message_id=message.id, job_id=job.id if job else None)
     return Sent(message, job)
 

@@ -16,13 +16,12 @@ from chat_backend.models import ChatSession, LlmJob, Message
 _BATCH = 100
 
 
-def turns(session: Session, chat: ChatSession, question: Message, *, context_tokens: int) -> tuple[Turn, ...]:
+def turns(session: Session, chat: ChatSession, question: Message, *, budget: int) -> tuple[Turn, ...]:
     """Return the system prompt and the newest turns up to the question that fit.
 
     Each earlier question brings its chosen reply along, and falls out together with it. The question
     itself is always sent.
     """
-    budget = int(chat.settings.get("context_tokens", context_tokens))
     system = [Turn(Role.SYSTEM, text) for text in [chat.settings.get("system_prompt")] if text]
     budget -= tokens.estimate_turns(system)
     groups = ((group, tokens.estimate_turns(group)) for group in _newest_first(session, question))

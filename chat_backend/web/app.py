@@ -10,12 +10,12 @@ from chat_backend.bootstrap import Backend, connect, flask_app
 from chat_backend.config import Settings
 from chat_backend.domain.limits import BODY_BYTES
 from chat_backend.web import auth, documents, errors, headers, live, rate_limits
-from chat_backend.web.api import llm_jobs, messages, participants, service, sessions, tickets
+from chat_backend.web.api import llm_jobs, messages, participants, quota, service, sessions, tickets
 from chat_backend.web.health import HealthCheck
 from chat_backend.web.openapi import api_of, need_one_of
 
 # A noun is one file and one line here.
-BLUEPRINTS = (sessions.bp, messages.bp, llm_jobs.bp, participants.bp, tickets.bp, service.bp)
+BLUEPRINTS = (sessions.bp, messages.bp, llm_jobs.bp, participants.bp, tickets.bp, quota.bp, service.bp)
 
 
 class _Json(DefaultJSONProvider):

@@ -42,6 +42,7 @@ TABLE = {
     "POST /sessions/<uuid:session_id>/participants": Row({"user_id": "dan", "role": "viewer"}, (201, 403, 403, 404)),
     "DELETE /sessions/<uuid:session_id>/participants/<path:user_id>": Row(answers=(204, 403, 403, 404)),
     "POST /sessions/<uuid:session_id>/ws-ticket": Row(answers=(201, 201, 201, 404)),
+    "GET /quota": Row(answers=(200, 200, 200, 200), of_everyone=True),
     "GET /stats": Row(answers=(200, 200, 200, 200), of_everyone=True),
 }
 USERS = ("ann", "mem", "vic", "stranger")

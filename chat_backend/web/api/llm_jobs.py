@@ -80,7 +80,7 @@ def cancel_job(job_id: UUID) -> tuple[LlmJob, int, dict[str, str]]:
 
 def _how(asked: dict[str, Any]) -> dict[str, Any]:
     """Return the seed's words as the services say them."""
-    how = {"fallbacks": settings().llm_fallbacks, "model": asked.get("model_name")}
+    how = {"fallbacks": settings().llm_fallbacks, "quota": settings().quota, "model": asked.get("model_name")}
     how["options"] = {name: asked[name] for name in OPTIONS if name in asked}
     return how | {name: asked[name] for name in ("message_id", "prompt", "provider", "on_busy") if name in asked}
 

@@ -44,7 +44,8 @@ def send_message(new: dict[str, Any], session_id: UUID) -> tuple[Response, int, 
     if new["process"]:
         rate_limits().ask(current_user())
     with backend().unit_of_work() as uow:
-        sent = messages.send(uow, session_id, current_user(), intent=intent, fallbacks=settings().llm_fallbacks, **new)
+        how: dict[str, Any] = {"fallbacks": settings().llm_fallbacks, "quota": settings().quota}
+        sent = messages.send(uow, session_id, current_user(), intent=intent, **how, **new)
     return jsonify(_shown(sent)), 201, replayed(sent.replayed)
 
 

@@ -61,6 +61,7 @@ class Dispatch:
                 intent=intent,
                 request_id=request_id,
                 fallbacks=self._backend.settings.llm_fallbacks,
+                quota=self._backend.settings.quota,
                 **fields,
             )
         if sent.replayed:

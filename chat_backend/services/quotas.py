@@ -1,0 +1,142 @@
+"""Quotas: reserve before a job is queued, settle when it ends.
+
+A reservation is two numbers in the job that holds it. It is made in the transaction that queues the job, and what
+ends or deletes the job takes it away: there is no second count that could be left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from chat_backend.domain import tokens
+from chat_backend.domain.enums import JobStatus, Outcome
+from chat_backend.domain.errors import ErrorCode, TooMany
+from chat_backend.domain.quota import Amount, Quota, Standing
+from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message, QuotaDay
+from chat_backend.models.base import now
+from chat_backend.services import prompts
+
+# What is only reserved may be released at any moment.
+SOON_SECONDS = 10.0
+
+
+def reserve(
+    session: Session, chat: ChatSession, question: Message, user_id: str, *, quota: Quota, asked: Mapping[str, Any]
+) -> dict[str, int]:
+    """Return what a job for this question has to hold of its user's quota; the day is locked until the commit.
+
+    Whoever has anything left may ask once more: what is used and reserved never exceeds a quota by more than one
+    reservation. `asked` names provider, model and max_tokens. Raises TooMany.
+    """
+    at = now()
+    _add(session, user_id, _day(at), Amount())
+    standing = _standing(session, user_id, at)
+    _check("requests", quota.requests, standing.used.requests, standing.reserved.requests, at)
+    _check("tokens", quota.tokens, standing.used.tokens, standing.reserved.tokens, at)
+    prompt = _prompt_tokens(session, chat, question, quota, asked) if quota.tokens else 0
+    return {"reserved_prompt_tokens": prompt, "reserved_reply_tokens": asked["max_tokens"] or quota.reply_tokens}
+
+
+def _check(what: str, limit: int, used: int, reserved: int, at: datetime) -> None:
+    if not limit or used + reserved < limit:
+        return
+    resets_at = _next_midnight(at)
+    raise TooMany(
+        f"Your quota of {what} for today is used up.",
+        code=ErrorCode.QUOTA_EXCEEDED,
+        details={"quota": what, "limit": limit, "used": used, "reserved": reserved, "resets_at": _rfc3339(resets_at)},
+        retry_after_seconds=(resets_at - at).total_seconds() if used >= limit else SOON_SECONDS,
+    )
+
+
+def _prompt_tokens(
+    session: Session, chat: ChatSession, question: Message, quota: Quota, asked: Mapping[str, Any]
+) -> int:
+    budget = quota.context.budget(**asked, asked=chat.settings.get("context_tokens"))
+    return tokens.estimate_turns(prompts.turns(session, chat, question, budget=budget))
+
+
+def hold_days(session: Session, user_id: str, jobs: Iterable[LlmJob]) -> None:
+    """Lock everything that settling these jobs, and then asking as a user, will write to.
+
+    Always in one order: two transactions that settle jobs of several users must not wait for each other.
+    """
+    days = {(job.user_id, _day(job.created_at)) for job in jobs if job.holds_reservation}
+    if days:
+        key = (QuotaDay.user_id, QuotaDay.day)
+        wanted = tuple_(*key).in_(sorted(days | {(user_id, _day(now()))}))
+        session.execute(select(*key).where(wanted).order_by(*key).with_for_update()).all()
+
+
+def settle(session: Session, job: LlmJob, text: str) -> None:
+    """Turn a reservation into what was really used, once; `text` is the reply's, as far as it is known.
+
+    A failed job is no request used up; what its attempts cost is.
+    """
+    if not job.holds_reservation:
+        return
+    requests = 1 if job.attempts and job.status != JobStatus.FAILED else 0
+    spent = sum(_cost(attempt, job, text) for attempt in job.attempts)
+    _add(session, job.user_id, _day(job.created_at), Amount(requests, spent))
+    job.reserved_prompt_tokens = job.reserved_reply_tokens = None
+
+
+def _cost(attempt: LlmAttempt, job: LlmJob, text: str) -> int:
+    prompt, written = attempt.prompt_tokens, attempt.completion_tokens
+    if attempt.outcome in (None, Outcome.ABANDONED):
+        # Nobody was there to count it, and it may be billed.
+        prompt = job.reserved_prompt_tokens if prompt is None else prompt
+        written = tokens.estimate(text) if written is None and attempt.number == job.attempt else written
+    return (prompt or 0) + (written or 0)
+
+
+def standing(session: Session, user_id: str) -> Standing:
+    """Return how a user stands today."""
+    return _standing(session, user_id, now())
+
+
+def _standing(session: Session, user_id: str, at: datetime) -> Standing:
+    used = session.execute(
+        select(QuotaDay.requests_used, QuotaDay.tokens_used).where(
+            QuotaDay.user_id == user_id, QuotaDay.day == _day(at)
+        )
+    ).one_or_none()
+    both = LlmJob.reserved_prompt_tokens + LlmJob.reserved_reply_tokens
+    requests, reserved = session.execute(
+        select(func.count(), func.coalesce(func.sum(both), 0)).where(
+            LlmJob.user_id == user_id,
+            LlmJob.reserved_prompt_tokens.is_not(None),
+            LlmJob.created_at >= _next_midnight(at) - timedelta(days=1),
+        )
+    ).one()
+    return Standing(Amount(*used) if used else Amount(), Amount(requests, reserved or 0))
+
+
+def resets_at() -> datetime:
+    """Return when the day ends."""
+    return _next_midnight(now())
+
+
+def _add(session: Session, user_id: str, day: date, amount: Amount) -> None:
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    new = insert(QuotaDay).values(user_id=user_id, day=day, requests_used=amount.requests, tokens_used=amount.tokens)
+    grown = {name: getattr(QuotaDay, name) + new.excluded[name] for name in ("requests_used", "tokens_used")}
+    session.execute(new.on_conflict_do_update(index_elements=[QuotaDay.user_id, QuotaDay.day], set_=grown))
+
+
+def _day(at: datetime) -> date:
+    return at.astimezone(UTC).date()
+
+
+def _next_midnight(at: datetime) -> datetime:
+    return datetime.combine(_day(at) + timedelta(days=1), datetime.min.time(), UTC)
+
+
+def _rfc3339(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
