@@ -213,6 +213,9 @@ class Settings:
     llm_fallbacks: tuple[str, ...] = setting(
         (), "What to ask when a session's own model fails: `PROVIDER:model`, comma-separated.", _model_references
     )
+    provider_models_seconds: float = setting(
+        300.0, "How long a provider's list of models is kept before it is asked for again.", _seconds(1, 86400)
+    )
     context_tokens: int = setting(
         8192, "How many tokens of a conversation are sent, unless a session says otherwise.", _int(256, 2_000_000)
     )

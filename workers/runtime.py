@@ -23,7 +23,7 @@ from chat_backend.bootstrap import Backend
 from chat_backend.config import Settings
 from chat_backend.domain.errors import LeaseLost, ProviderError, Unavailable
 from chat_backend.domain.retry import RetryPolicy
-from chat_backend.realtime.channels import WORKERS
+from chat_backend.realtime.channels import WANTED_MODELS, WORKERS
 from chat_backend.realtime.connection import RedisAway, client
 from chat_backend.realtime.presence import ProcessCensus
 from chat_backend.realtime.subscriber import Subscriber
@@ -33,6 +33,7 @@ from chat_backend.unit_of_work import UnitOfWork
 from workers.ask import Ending, ask
 from workers.breaker import Breaker
 from workers.live_publisher import LivePublisher
+from workers.model_lists import Catalogue
 from workers.providers.registry import build
 from workers.running import Run, Runs, Stop
 
@@ -87,7 +88,14 @@ class Runtime:
         self._swept = ThreadPoolExecutor(max_workers=settings.worker_concurrency, thread_name_prefix="swept")
         # What is missed while Redis is away, the heartbeat brings; after it, at once.
         self._subscriber = Subscriber(
-            settings, receive=self._told_to_cancel, lost_touch=self._lost_touch, channels=(WORKERS,)
+            settings, receive=self._told, lost_touch=self._lost_touch, channels=(WORKERS, WANTED_MODELS)
+        )
+        self._catalogue = Catalogue(
+            self._redis,
+            self._providers,
+            self._loop,
+            fresh_seconds=settings.provider_models_seconds,
+            submit=self._swept.submit,
         )
 
     # The way of a job
@@ -186,7 +194,13 @@ class Runtime:
 
     # Stopping
 
-    def _told_to_cancel(self, channel: str, data: bytes) -> None:
+    def _told(self, channel: str, data: bytes) -> None:
+        if channel == WANTED_MODELS:
+            self._catalogue.wanted(data)
+        else:
+            self._told_to_cancel(data)
+
+    def _told_to_cancel(self, data: bytes) -> None:
         try:
             run = self.runs.get(UUID(data.decode()))
         except ValueError:

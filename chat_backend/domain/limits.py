@@ -11,6 +11,7 @@ FREE_FORM_DEPTH = 10
 BODY_BYTES = 1024 * 1024
 FRAME_BYTES = 256 * 1024
 FALLBACKS = 5
+LISTED_MODELS = 2_000
 STOPS = 4
 STOP_CHARACTERS = 200
 # The largest whole number that every JSON reader keeps.

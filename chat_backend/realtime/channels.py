@@ -6,6 +6,7 @@ from uuid import UUID
 
 PREFIX = "chat:"
 WORKERS = "chat:workers"
+WANTED_MODELS = "chat:wanted-models"
 WEB_PROCESSES = "chat:web"
 WORKER_PROCESSES = "chat:worker"
 
@@ -22,6 +23,11 @@ def live_text_key(message_id: UUID | str, attempt: int) -> str:
 
 def presence_key(session_id: UUID | str) -> str:
     return f"chat:presence:{session_id}"
+
+
+def models_key(provider: str, what: str = "list") -> str:
+    """Where a provider's models are kept, and what is said of them."""
+    return f"chat:models:{provider}:{what}"
 
 
 def user_connections_key(user_id: str) -> str:

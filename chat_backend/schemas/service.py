@@ -32,6 +32,20 @@ class Health(Shown):
     checks = fields.Dict(required=True)
 
 
+class ProviderStats(Shown):
+    """What was asked of a provider; `estimated` counts the attempts whose tokens are our estimates."""
+
+    provider = fields.String(required=True)
+    attempts = fields.Integer(required=True)
+    succeeded = fields.Integer(required=True)
+    failed = fields.Integer(required=True)
+    estimated = fields.Integer(required=True)
+    prompt_tokens = fields.Integer(required=True)
+    completion_tokens = fields.Integer(required=True)
+    cost = fields.Float(required=True, allow_none=True)
+    average_time_to_first_token_ms = fields.Float(required=True, allow_none=True)
+
+
 class Stats(Shown):
     total_sessions = fields.Integer(required=True)
     total_messages = fields.Integer(required=True)
@@ -40,3 +54,4 @@ class Stats(Shown):
     average_response_time_ms = fields.Float(required=True, allow_none=True)
     most_used_provider = fields.String(required=True, allow_none=True)
     most_used_model = fields.String(required=True, allow_none=True)
+    providers = fields.List(fields.Nested(ProviderStats), required=True)

@@ -30,6 +30,7 @@ def stats(session: Session, user: User) -> dict[str, Any]:
         "average_response_time_ms": _average(session, user),
         "most_used_provider": _most_used(session, user, LlmAttempt.provider),
         "most_used_model": _most_used(session, user, LlmAttempt.model),
+        "providers": _providers(session, user),
     }
 
 
@@ -49,15 +50,36 @@ def _today(user: User) -> Select[Any]:
     return query.where(Message.session_id.in_(mine))
 
 
-def _succeeded(what: Any, user: User) -> Select[Any]:
+def _attempts(user: User, *what: Any) -> Select[Any]:
     joined = (
-        select(what)
+        select(*what)
         .select_from(ChatSession)
         .join(LlmJob, LlmJob.session_id == ChatSession.id)
         .join(LlmAttempt, LlmAttempt.job_id == LlmJob.id)
-        .where(LlmAttempt.outcome == Outcome.SUCCEEDED)
     )
     return _mine(joined, user)
+
+
+def _succeeded(what: Any, user: User) -> Select[Any]:
+    return _attempts(user, what).where(LlmAttempt.outcome == Outcome.SUCCEEDED)
+
+
+def _providers(session: Session, user: User) -> list[dict[str, Any]]:
+    """Return what was asked of each provider, failures included: that is what bills are made of."""
+    columns: dict[str, Any] = {
+        "provider": LlmAttempt.provider,
+        "attempts": func.count(),
+        "succeeded": func.count().filter(LlmAttempt.outcome == Outcome.SUCCEEDED),
+        "failed": func.count().filter(LlmAttempt.outcome == Outcome.FAILED),
+        "estimated": func.count().filter(LlmAttempt.usage_estimated),
+        "prompt_tokens": func.coalesce(func.sum(LlmAttempt.prompt_tokens), 0),
+        "completion_tokens": func.coalesce(func.sum(LlmAttempt.completion_tokens), 0),
+        "cost": func.sum(LlmAttempt.cost),
+        "average_time_to_first_token_ms": func.avg(LlmAttempt.time_to_first_token_ms),
+    }
+    labelled = [column.label(name) for name, column in columns.items()]
+    query = _attempts(user, *labelled).group_by(LlmAttempt.provider).order_by(LlmAttempt.provider)
+    return [dict(row) for row in session.execute(query).mappings()]
 
 
 def _average(session: Session, user: User) -> float | None:

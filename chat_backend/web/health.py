@@ -76,7 +76,7 @@ class HealthCheck:
             "redis": {"status": HEALTHY if live else UNHEALTHY},
             "workers": _workers(live),
             "jobs": _jobs(jobs),
-            "providers": {name: _provider(self._settings, name, live) for name in PROVIDERS},
+            "providers": self._providers(live),
         }
         return {
             "service": "chat",
@@ -86,6 +86,13 @@ class HealthCheck:
             "active_connections": sum(((live.connections if live else {}) | {process_id: local_connections}).values()),
             "checks": checks,
         }
+
+    def providers(self) -> dict[str, dict[str, str]]:
+        """Return how each provider is, as far as Redis tells."""
+        return self._providers(_answer(self._live.start(), RedisAway))
+
+    def _providers(self, live: Live | None) -> dict[str, dict[str, str]]:
+        return {name: _provider(self._settings, name, live) for name in PROVIDERS}
 
 
 def _ask_database(backend: Backend) -> dict[str, int]:
@@ -118,7 +125,7 @@ def _workers(live: Live | None) -> dict[str, Any]:
     return {"status": status, "count": len(live.workers), "running": sum(live.workers.values())}
 
 
-def _provider(settings: Settings, name: str, live: Live | None) -> dict[str, Any]:
+def _provider(settings: Settings, name: str, live: Live | None) -> dict[str, str]:
     breaker = live.breakers.get(name, breaker_state.CLOSED) if live else UNKNOWN
     if not settings.is_configured(name):
         return {"status": NOT_CONFIGURED, "breaker": breaker}

@@ -43,6 +43,8 @@ TABLE = {
     "DELETE /sessions/<uuid:session_id>/participants/<path:user_id>": Row(answers=(204, 403, 403, 404)),
     "POST /sessions/<uuid:session_id>/ws-ticket": Row(answers=(201, 201, 201, 404)),
     "GET /quota": Row(answers=(200, 200, 200, 200), of_everyone=True),
+    "GET /providers": Row(answers=(200, 200, 200, 200), of_everyone=True),
+    "GET /providers/<string:name>/models": Row(answers=(200, 200, 200, 200), of_everyone=True),
     "GET /stats": Row(answers=(200, 200, 200, 200), of_everyone=True),
 }
 USERS = ("ann", "mem", "vic", "stranger")
@@ -61,6 +63,7 @@ def place(sqlite_rest: Rest) -> dict[str, str]:
         "uuid:message_id": job["assistant_message_id"],
         "uuid:job_id": job["id"],
         "path:user_id": "dismissed",
+        "string:name": "OPENAI",
     }
 
 

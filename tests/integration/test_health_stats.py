@@ -143,6 +143,7 @@ def test_without_anything_the_stats_have_nothing_to_average(rest: Rest) -> None:
         "average_response_time_ms": None,
         "most_used_provider": None,
         "most_used_model": None,
+        "providers": [],
     }
 
 
@@ -151,18 +152,32 @@ def test_stats_count_my_sessions_and_what_providers_were_asked(rest: Rest, worke
     rest.put(f"/sessions/{off}", {"is_active": False})
     for chat in (session_id, session_id, off):
         worker.answer(rest.say(chat, process=True)["job"]["id"])
+    worker.fail(rest.say(session_id, process=True)["job"]["id"])
     rest.of("bob").say(rest.of("bob").new_session())
 
     stats = rest.get("/stats").get_json()
 
     assert stats == {
         "total_sessions": 2,
-        "total_messages": 6,
+        "total_messages": 8,
         "active_sessions": 1,
-        "messages_today": 6,
+        "messages_today": 8,
         "average_response_time_ms": 1500.0,
         "most_used_provider": "LOCAL",
         "most_used_model": "tiny",
+        "providers": [
+            {
+                "provider": "LOCAL",
+                "attempts": 4,
+                "succeeded": 3,
+                "failed": 1,
+                "estimated": 0,
+                "prompt_tokens": 15,
+                "completion_tokens": 21,
+                "cost": None,
+                "average_time_to_first_token_ms": None,
+            }
+        ],
     }
 
 

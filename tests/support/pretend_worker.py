@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
@@ -37,12 +38,13 @@ class PretendWorker:
         assert claim is not None
         return claim
 
-    def answer(self, job_id: str, text: str = REPLY) -> None:
-        """Bring a queued job to its good end."""
+    def answer(self, job_id: str, text: str = REPLY, **more: Any) -> None:
+        """Bring a queued job to its good end; `more` is what else was measured."""
         claim = self.claim(job_id)
         with self._backend.unit_of_work() as uow:
             counts = Usage(prompt_tokens=5, completion_tokens=7)
-            attempts.succeed(uow, claim, Measured(text=text, duration_ms=1500, counts=counts, http_status=200))
+            measured = {"text": text, "duration_ms": 1500, "counts": counts, "http_status": 200, **more}
+            attempts.succeed(uow, claim, Measured(**measured))
 
     def fail(self, job_id: str, text: str = "", error: ProviderError | None = None) -> None:
         """Bring a queued job to its bad end."""

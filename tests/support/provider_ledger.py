@@ -36,6 +36,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
+        self.models_asked = 0
         self._asked: Counter[str] = Counter()
 
     def open(self, body: dict[str, Any], headers: dict[str, str], peer_port: int) -> Entry:
@@ -64,6 +65,7 @@ class Ledger:
 
     def clear(self) -> None:
         self.entries.clear()
+        self.models_asked = 0
         self._asked.clear()
 
 

@@ -68,12 +68,15 @@ def application() -> web.Application:
 
 
 async def _models(request: web.Request) -> web.Response:
+    request.app[LEDGER].models_asked += 1
     names = ("stub", "stub:tokens=200,delay=0.02")
     return web.json_response({"object": "list", "data": [{"id": name, "object": "model"} for name in names]})
 
 
 async def _read_ledger(request: web.Request) -> web.Response:
-    body = orjson.dumps({"requests": [entry.as_json() for entry in request.app[LEDGER].entries]})
+    ledger = request.app[LEDGER]
+    entries = [entry.as_json() for entry in ledger.entries]
+    body = orjson.dumps({"requests": entries, "models_asked": ledger.models_asked})
     return web.Response(body=body, content_type="application/json")
 
 
@@ -313,9 +316,16 @@ class Stub:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def ledger(self) -> list[dict[str, Any]]:
-        answer = httpx.get(f"http://127.0.0.1:{self.port}/ledger", trust_env=False, timeout=30)
-        requests: list[dict[str, Any]] = answer.json()["requests"]
+        requests: list[dict[str, Any]] = self._read()["requests"]
         return requests
+
+    @property
+    def models_asked(self) -> int:
+        """How often the list of models was asked for."""
+        return int(self._read()["models_asked"])
+
+    def _read(self) -> Any:
+        return httpx.get(f"http://127.0.0.1:{self.port}/ledger", trust_env=False, timeout=30).json()
 
     def clear(self) -> None:
         httpx.delete(f"http://127.0.0.1:{self.port}/ledger", trust_env=False, timeout=30)

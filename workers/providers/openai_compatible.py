@@ -32,7 +32,7 @@ from workers.providers.text import parse, short
 
 MOST_ERROR_BYTES = 8 * 1024
 ERROR_BODY_SECONDS = 1.0
-MODELS_SECONDS = 10.0
+MODELS_SECONDS = 4.0
 
 Options = dict[str, Any]
 
