@@ -1,0 +1,49 @@
+"""How a newcomer gets into a feed: greeting, what it has missed, what is being written, then live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from chat_backend.domain.errors import ErrorCode
+from chat_backend.services.access import no_such
+from chat_backend.web.websocket.connection import TRY_AGAIN, Connection
+from chat_backend.web.websocket.feed import Feed
+from chat_backend.web.websocket.reader import Reader
+
+JOIN_TRIES = 5
+
+
+def attach(
+    reader: Reader, feed: Feed, connection: Connection, *, since: int | None, online: set[str]
+) -> Iterator[None]:
+    """Show a connection what it has missed, in portions, each when asked for; then let it go live.
+
+    Raises NotFound, Unavailable.
+    """
+    if since is not None:
+        connection.offset = since
+        yield from _replay(reader, feed, connection, online=online)
+    elif feed.offset < connection.admitted_at:
+        reader.refresh(feed)
+    if connection.id in feed.connections or connection.closing:
+        return
+    if not feed.attach_afresh(connection, online=online):
+        raise no_such("chat session")
+
+
+def _replay(reader: Reader, feed: Feed, connection: Connection, *, online: set[str]) -> Iterator[None]:
+    """Let a connection go live behind all that it has missed; where that can't be replayed, do nothing."""
+    tries = 0
+    while tries < JOIN_TRIES and not connection.closing:
+        log = reader.look(feed, since=connection.offset)
+        if log.events is None:
+            break
+        if not log.reached_by(connection.offset):
+            feed.replay(connection, log.events, online=online)
+            yield
+        elif feed.attach(connection, log.events, online=online):
+            return
+        else:
+            tries += 1  # the log ran away meanwhile
+    if connection.greeted:
+        connection.close(TRY_AGAIN, ErrorCode.TOO_SLOW, "The log is faster than you: come back.")

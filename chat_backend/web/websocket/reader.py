@@ -1,0 +1,155 @@
+"""What the database and Redis say of a chat session: what somebody has missed, and what is being written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from chat_backend.bootstrap import Backend
+from chat_backend.domain.enums import ParticipantRole
+from chat_backend.domain.outage import Outage
+from chat_backend.protocol.envelope import Durable
+from chat_backend.protocol.events import message_shape
+from chat_backend.realtime.connection import RedisAway, RedisClient
+from chat_backend.realtime.live_text import read_live_texts
+from chat_backend.services import events, participants
+from chat_backend.services.access import no_such
+from chat_backend.web.websocket.feed import Feed, Truth
+
+EVENTS_AT_ONCE = 100
+REPLAY_BYTES = 1_048_576
+
+
+@dataclass(frozen=True)
+class Log:
+    """A look into a chat session's log: where it stands, the next events, None where they can't be replayed.
+
+    `replies` are those in progress, with at least the text that the events show.
+    """
+
+    offset: int
+    events: list[Durable] | None = None
+    replies: list[dict[str, Any]] = field(default_factory=list)
+
+    def reached_by(self, offset: int) -> bool:
+        """Whether who has seen all up to an offset has, with these events, seen everything."""
+        return (self.events[-1].offset if self.events else offset) >= self.offset
+
+
+class Reader:
+    """Reads for the feeds of one process. Every method may raise Unavailable."""
+
+    def __init__(self, backend: Backend, redis: RedisClient) -> None:
+        self._backend = backend
+        self._redis = redis
+        # A Redis that hangs costs one feed its wait, not each of hundreds.
+        self._live_outage = Outage(failures=1)
+
+    def offsets(self, session_ids: Sequence[UUID]) -> dict[UUID, int]:
+        """Return where the logs of chat sessions stand; those that are gone are left out."""
+        with self._backend.reading() as session:
+            return events.current_offsets(session, session_ids)
+
+    def roles(self, session_id: UUID) -> dict[str, ParticipantRole]:
+        """Return every participant's role."""
+        with self._backend.reading() as session:
+            return participants.roles(session, session_id)
+
+    def look(self, feed: Feed, *, since: int) -> Log:
+        """Look into the log, and see to it that the feed knows no less. Raises NotFound."""
+        with self._snapshot() as session:
+            log = _log(session, feed.session_id, since=since)
+        if log.offset > feed.offset:
+            self.refresh(feed)
+        if log.replies:
+            # Live text may be away while the checkpoints are not: a baseline must not show less than the replay.
+            feed.reconcile(Truth(log.offset, [], log.replies))
+        return log
+
+    def refresh(self, feed: Feed) -> None:
+        """Read what a feed has missed and show it."""
+        # Before the reading: what turns out to be missing while we read is to be read again.
+        feed.needs_refresh = False
+        try:
+            while not self._refreshed(feed):
+                continue
+        except BaseException:
+            feed.needs_refresh = True
+            raise
+
+    def _refreshed(self, feed: Feed) -> bool:
+        """Read some of what a feed has missed; say whether that was all."""
+        known = feed.offset
+        with self._snapshot() as session:
+            offset = events.current_offset(session, feed.session_id)
+            if offset is None:
+                feed.close()
+                return True
+            missed = []
+            if feed.loaded and offset > known:
+                missed = events.after(session, feed.session_id, known, limit=EVENTS_AT_ONCE)
+            replies = [message_shape(message) for message in events.in_progress(session, [feed.session_id])]
+        if missed and missed[-1].offset < offset:
+            feed.reconcile(Truth(offset, missed, []))
+            return False
+        truth = Truth(offset, missed, self._with_live_text(replies))
+        if feed.loaded and not _follows(known, truth):
+            feed.start_over(truth)
+        else:
+            feed.reconcile(truth)
+        return True
+
+    def _with_live_text(self, replies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if not replies or not self._live_outage.over():
+            return replies  # the checkpoints must do
+        try:
+            texts = read_live_texts(self._redis, [(reply["id"], reply["attempt"]) for reply in replies])
+        except RedisAway:
+            self._live_outage.failed()
+            return replies
+        self._live_outage.succeeded()
+        return [
+            reply | {"content": text} if len(text) > len(reply["content"]) else reply
+            for reply, text in zip(replies, texts, strict=True)
+        ]
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Session]:
+        """Open a transaction in which all reads see one moment."""
+        with self._backend.reading() as session:
+            if self._backend.engine.dialect.name == "postgresql":
+                session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            yield session
+
+
+def _log(session: Session, session_id: UUID, *, since: int) -> Log:
+    current = events.current_offset(session, session_id)
+    if current is None:
+        raise no_such("chat session")
+    if not events.can_replay(session, session_id, since, current):
+        return Log(current)
+    found = list(_bounded(events.after(session, session_id, since, limit=EVENTS_AT_ONCE)))
+    shown = events.in_progress(session, [session_id]) if found else []
+    return Log(current, found, [message_shape(message) for message in shown])
+
+
+def _follows(known: int, truth: Truth) -> bool:
+    """Whether the log goes on from what is known; else events were forgotten, or a database lost its last commits."""
+    if truth.offset <= known:
+        return truth.offset == known
+    return bool(truth.events) and truth.events[0].offset == known + 1
+
+
+def _bounded(found: Sequence[Durable]) -> Iterator[Durable]:
+    """Return the first of these events: as many as one may send at once, and one at least."""
+    size = 0
+    for event in found:
+        if size and size + len(event.frame) > REPLAY_BYTES:
+            return
+        size += len(event.frame)
+        yield event
