@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from chat_backend.domain.enums import PROVIDERS, Titles
+from chat_backend.domain.limits import MODEL_CHARACTERS
 from chat_backend.domain.model_reference import read_model_reference
 from chat_backend.domain.prompt import ContextLimits
 from chat_backend.domain.quota import Quota
@@ -98,6 +100,12 @@ def _model_references(value: str) -> tuple[str, ...]:
     for reference in references:
         read_model_reference(reference)
     return references
+
+
+def _model(value: str) -> str:
+    if len(value) > MODEL_CHARACTERS:
+        raise ValueError(f"must be at most {MODEL_CHARACTERS} characters")
+    return value
 
 
 def _windows(value: str) -> tuple[tuple[str, int], ...]:
@@ -216,6 +224,15 @@ class Settings:
     provider_models_seconds: float = setting(
         300.0, "How long a provider's list of models is kept before it is asked for again.", _seconds(1, 86400)
     )
+    default_llm_provider: str = setting(
+        "", "Provider of a new chat session that names none; empty: it has to.", _choice(*PROVIDERS)
+    )
+    default_llm_model: str = setting("", "Model of a new chat session that names none; with the provider.", _model)
+    session_titles: str = setting(
+        "off",
+        "Title of a session without one after its first exchange: `off`, or `words` of its first message.",
+        _choice(*Titles),
+    )
     context_tokens: int = setting(
         8192, "How many tokens of a conversation are sent, unless a session says otherwise.", _int(256, 2_000_000)
     )
@@ -313,6 +330,8 @@ class Settings:
             raise ConfigError("JWT_SECRET must be 32 bytes or longer.")
         if self.is_sqlite and "DYNO" in environ:
             raise ConfigError("DATABASE_URL is SQLite, but this platform's disk does not last: attach a PostgreSQL.")
+        if bool(self.default_llm_provider) != bool(self.default_llm_model):
+            raise ConfigError("DEFAULT_LLM_PROVIDER and DEFAULT_LLM_MODEL must be set together.")
         if self.heartbeat_seconds * 2 >= self.lease_seconds:
             raise ConfigError("LEASE_SECONDS must be more than twice HEARTBEAT_SECONDS.")
 

@@ -181,7 +181,7 @@ class Runtime:
         elif ending.error is not None:
             return attempts.failed(uow, claim, ending.measured, error=ending.error, policy=self._policy)
         else:
-            attempts.succeed(uow, claim, ending.measured)
+            attempts.succeed(uow, claim, ending.measured, titled=self.settings.session_titles)
         return None
 
     def _tell_breaker(self, claim: Claim, ending: Ending) -> None:

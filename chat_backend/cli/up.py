@@ -88,6 +88,7 @@ def _defaults(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
         "HOST": embedded.LOOPBACK,
         "DATABASE_URL": f"sqlite:///{folder / 'chat.db'}",
         "PYTHONUNBUFFERED": "1",
+        "SESSION_TITLES": "words",
     }
     given = {name: value for name, value in environ.items() if value.strip() or name not in defaults}
     # The programs of the environment that we run in come first.

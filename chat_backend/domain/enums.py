@@ -68,6 +68,13 @@ class OnBusy(StrEnum):
     INTERRUPT = "interrupt"
 
 
+class Titles(StrEnum):
+    """What names a chat session that nobody has named."""
+
+    OFF = "off"
+    WORDS = "words"
+
+
 class Action(StrEnum):
     """What happened to a message."""
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from chat_backend.domain import tokens
-from chat_backend.domain.enums import Action, JobStatus, MessageStatus, Outcome
+from chat_backend.domain.enums import Action, JobStatus, MessageStatus, Outcome, Titles
 from chat_backend.domain.errors import ErrorCode, LeaseLost, ProviderError, ReplyTooLong
 from chat_backend.domain.prompt import OPTIONS, ContextLimits, PromptRequest
 from chat_backend.domain.retry import RetryPolicy
@@ -26,7 +26,7 @@ from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message
 from chat_backend.models.base import database_clock, now
 from chat_backend.models.llm_job import must_wait
 from chat_backend.protocol.events import Happening
-from chat_backend.services import prompts
+from chat_backend.services import prompts, titles
 from chat_backend.services.access import lock_session
 from chat_backend.services.llm_jobs import end
 from chat_backend.unit_of_work import UnitOfWork
@@ -239,10 +239,10 @@ def _hold(uow: UnitOfWork, claim: Claim) -> Owned:
     return owned
 
 
-def succeed(uow: UnitOfWork, claim: Claim, measured: Measured) -> JobStatus:
+def succeed(uow: UnitOfWork, claim: Claim, measured: Measured, *, titled: str = Titles.OFF) -> JobStatus:
     """Store a whole reply; where a cancel was accepted before, as a cancelled one.
 
-    Raises LeaseLost.
+    `titled`: what names a chat session that has no title by then. Raises LeaseLost.
     """
     owned = _hold(uow, claim)
     cancelled = owned.job.cancel_requested_at is not None
@@ -250,6 +250,8 @@ def succeed(uow: UnitOfWork, claim: Claim, measured: Measured) -> JobStatus:
     _write_reply(owned, measured)
     status = JobStatus.CANCELLED if cancelled else JobStatus.SUCCEEDED
     end(uow, owned.chat, owned.job, owned.reply, status=status)
+    if not cancelled:
+        titles.name(uow, owned.chat, titled)
     return status
 
 

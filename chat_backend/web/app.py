@@ -13,7 +13,7 @@ from chat_backend.web import auth, documents, errors, headers, live, rate_limits
 from chat_backend.web.api import llm_jobs, messages, participants, providers, quota, service, sessions, tickets
 from chat_backend.web.health import HealthCheck
 from chat_backend.web.model_lists import ModelCatalogue
-from chat_backend.web.openapi import api_of, need_one_of
+from chat_backend.web.openapi import api_of, need_not, need_one_of
 
 # A noun is one file and one line here.
 BLUEPRINTS = (sessions.bp, messages.bp, llm_jobs.bp, participants.bp, tickets.bp, providers.bp, quota.bp, service.bp)
@@ -56,6 +56,8 @@ def _register(app: Flask, settings: Settings) -> None:
     for blueprint in BLUEPRINTS:
         api.register_blueprint(blueprint)
     need_one_of(api, "ReplyRequest", ("message_id", "prompt"))
+    if settings.default_llm_model:
+        need_not(api, "NewSession", ("llm_provider", "llm_model"))
     documents.install(app)
 
 

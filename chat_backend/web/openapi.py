@@ -94,6 +94,14 @@ def need_one_of(api: Api, schema: str, names: tuple[str, ...]) -> None:
     api.spec.components.schemas[schema]["anyOf"] = [{"required": [name]} for name in names]
 
 
+def need_not(api: Api, schema: str, names: tuple[str, ...]) -> None:
+    """Document that some fields need not be given, since this deployment has defaults for them."""
+    documented = api.spec.components.schemas[schema]
+    documented["required"] = [name for name in documented["required"] if name not in names]
+    if not documented["required"]:
+        del documented["required"]
+
+
 def _security_schemes() -> dict[str, Any]:
     return {
         "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "AUTH_MODE=jwt"},

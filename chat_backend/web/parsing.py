@@ -14,6 +14,8 @@ from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 from chat_backend.domain.errors import MalformedRequest
 from chat_backend.domain.limits import BODY_BYTES
 from chat_backend.domain.strict_json import read_object
+from chat_backend.schemas.chat_session import NewSession
+from chat_backend.web.context import settings
 from chat_backend.web.errors import invalid
 
 
@@ -40,10 +42,24 @@ class StrictParser(FlaskParser):
             raise invalid(twice)
         return req.args.to_dict()
 
+    def pre_load(self, location_data: Any, *, schema: Schema, req: Request, location: str) -> Any:
+        """Let a new chat session have the deployment's default model, if there is one."""
+        if isinstance(schema, NewSession) and settings().default_llm_model:
+            return _with_default_model({} if location_data is missing else location_data)
+        return location_data
+
     def handle_error(self, error: ValidationError, req: Request, schema: Schema, **more: Any) -> NoReturn:
         """Raise InvalidInput with every fault; the outermost key is where it was found."""
         messages: Any = error.messages
         raise invalid(next(iter(messages.values()))) from None
+
+
+def _with_default_model(data: dict[str, Any]) -> dict[str, Any]:
+    default = settings()
+    filled = {"llm_provider": default.default_llm_provider} | data
+    if filled["llm_provider"] == default.default_llm_provider:
+        filled = {"llm_model": default.default_llm_model} | filled
+    return filled
 
 
 def _whole_body(req: Request) -> bytes:

@@ -35,6 +35,13 @@ WRONG = [
     ("LOCAL_LLM_BASE_URL", "localhost:11434", "must be an http:// or https:// address"),
     ("OPENROUTER_BASE_URL", "ftp://example.com", "must be an http:// or https:// address"),
     ("LLM_FALLBACKS", "LOCAL", "must be PROVIDER:model"),
+    ("DEFAULT_LLM_PROVIDER", "ELSEWHERE", "must be one of LOCAL"),
+    ("DEFAULT_LLM_MODEL", "x" * 101, "must be at most 100 characters"),
+    ("SESSION_TITLES", "yes", "must be one of off, words"),
+    ("MODEL_CONTEXT_TOKENS", "LOCAL:tiny", "must be PROVIDER:model"),
+    ("MODEL_CONTEXT_TOKENS", "LOCAL:tiny=255", "must be PROVIDER:model=tokens"),
+    ("MODEL_CONTEXT_TOKENS", "tiny=8192", "must be PROVIDER:model"),
+    ("QUOTA_TOKENS_PER_DAY", "-1", "must be a whole number from 0"),
     ("LLM_FALLBACKS", "LOCAL:a,:b", "must be PROVIDER:model"),
 ]
 
@@ -130,3 +137,15 @@ def test_the_table_has_a_row_for_every_setting() -> None:
     rows = settings_table().splitlines()[2:]
 
     assert [row.split("`")[1].lower() for row in rows] == [field.name for field in dataclasses.fields(Settings)]
+
+
+@pytest.mark.parametrize("alone", [{"DEFAULT_LLM_PROVIDER": "LOCAL"}, {"DEFAULT_LLM_MODEL": "tiny"}])
+def test_half_a_default_model_is_refused(alone: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="DEFAULT_LLM_PROVIDER and DEFAULT_LLM_MODEL must be set together"):
+        Settings.from_environment(DEV | alone)
+
+
+def test_what_models_can_take_is_read_by_their_names() -> None:
+    settings = Settings.from_environment(DEV | {"MODEL_CONTEXT_TOKENS": "LOCAL:a:7b=4096, OPENROUTER:x/y=128000"})
+
+    assert settings.context.windows == {"LOCAL:a:7b": 4096, "OPENROUTER:x/y": 128000}

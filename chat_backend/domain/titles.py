@@ -1,0 +1,35 @@
+"""Titles of chat sessions that nobody has named."""
+
+from __future__ import annotations
+
+import re
+
+TITLE_LENGTH = 60
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+# What turns writing around, or can't be seen at all.
+_UNSEEN = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+_LABEL = re.compile(r"^\s*(?:chat\s+)?title\s*[:\-]\s*", re.IGNORECASE)
+_ORNAMENT = " \t\"'`*#_.:;,-\u2013\u2014\u2018\u2019\u201c\u201d\u00ab\u00bb"
+
+
+def from_words(text: str) -> str | None:
+    """Return the first words of a message as a title; None where there are none."""
+    return _shortened(_one_line(text)) or None
+
+
+def from_model(text: str) -> str | None:
+    """Return what a model gave as a title, without what models put around one; None where nothing is left."""
+    first = next((line for line in text.splitlines() if line.strip(_ORNAMENT)), "")
+    return _shortened(_one_line(_LABEL.sub("", first.strip(_ORNAMENT))).strip(_ORNAMENT)) or None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(_CONTROL.sub(" ", _UNSEEN.sub("", text)).split())
+
+
+def _shortened(line: str) -> str:
+    if len(line) <= TITLE_LENGTH:
+        return line
+    words = line[:TITLE_LENGTH].rpartition(" ")[0]
+    # One endless word is cut where it is.
+    return f"{words if len(words) > TITLE_LENGTH // 2 else line[: TITLE_LENGTH - 1]}\u2026"
