@@ -1,7 +1,7 @@
 """Text on its way: from the providers' streams to Redis, by one publisher a process.
 
-Whatever came in while the last publish was under way goes out in the next: at once when idle, in large
-pieces under load, never one publish per token. While Redis is away the text waits here and in the database.
+At once when idle. Under load whatever has come in since the last publish goes out together, as one message for
+all chat sessions: never one publish per token. While Redis is away the text waits here and in the database.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ from uuid import UUID
 from chat_backend.config import Settings
 from chat_backend.domain import limits
 from chat_backend.domain.errors import ReplyTooLong
-from chat_backend.protocol.envelope import delta_bytes
-from chat_backend.realtime.channels import live_text_key, session_channel
+from chat_backend.protocol.envelope import Delta, pack_deltas
+from chat_backend.realtime.channels import LIVE_TEXTS, live_text_key, session_channel
 from chat_backend.realtime.connection import async_client
 from chat_backend.realtime.live_text import APPEND_AND_PUBLISH, LIVE_SECONDS
 
 log = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 0.5
+# Between two publishes: a pause that nobody sees gathers what a few hundred replies bring meanwhile.
+PACE_SECONDS = 0.002
 # The end of a reply is stored after this, whatever Redis does.
 FINISH_SECONDS = 1.0
 MOST_AT_ONCE = 500
+MOST_CHARACTERS_AT_ONCE = 500_000
 
 
 @dataclass
@@ -44,6 +47,10 @@ class LiveReply:
     _pending: list[str] = field(default_factory=list)
     _sent: int = 0
     _sent_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.key = live_text_key(self.message_id, self.attempt)
+        self._channel, self._message_id = session_channel(self.session_id), str(self.message_id)
 
     def write(self, piece: str) -> None:
         """Add a piece. Raises ReplyTooLong at the limit; what fits is kept."""
@@ -64,23 +71,29 @@ class LiveReply:
         return "".join(self._parts)
 
     @property
-    def key(self) -> str:
-        return live_text_key(self.message_id, self.attempt)
-
-    def take(self) -> tuple[int, bytes, bytes]:
-        """Return (length in bytes before, envelope's head, new text) of what is pending."""
-        text = "".join(self._pending).encode()
-        return self._sent_bytes, delta_bytes(str(self.message_id), self.attempt, self._sent, b""), text
-
-    def taken(self, pieces: int, size: int) -> None:
-        """Note that the first pieces of what was pending are out."""
-        self._sent += sum(map(len, self._pending[:pieces]))
-        self._sent_bytes += size
-        del self._pending[:pieces]
+    def pending(self) -> bool:
+        return bool(self._pending)
 
     @property
-    def pending(self) -> int:
-        return len(self._pending)
+    def out(self) -> str:
+        """What of the text is published."""
+        return self.text()[: self._sent]
+
+    @property
+    def out_bytes(self) -> int:
+        return self._sent_bytes
+
+    def next(self) -> Delta:
+        """Return what is pending, in one piece."""
+        if len(self._pending) > 1:
+            self._pending = ["".join(self._pending)]
+        return Delta(self._channel, self._message_id, self.attempt, self._sent, self._pending[0])
+
+    def published(self, delta: Delta, size: int) -> None:
+        """Note that the first of what is pending is out, and how many bytes that was."""
+        self._sent += len(delta.text)
+        self._sent_bytes += size
+        del self._pending[0]
 
 
 class LivePublisher:
@@ -105,12 +118,12 @@ class LivePublisher:
         while True:
             await self._ready.wait()
             self._ready.clear()
+            began = time.monotonic()
             await self._flush()
+            await asyncio.sleep(began + PACE_SECONDS - time.monotonic())
 
     async def _flush(self) -> None:
-        batch = list(self._wanted.values())[:MOST_AT_ONCE]
-        for live in batch:
-            self._wanted.pop(live.key, None)
+        batch = self._next_batch()
         ended, self._ended = self._ended, []
         try:
             if batch:
@@ -126,6 +139,15 @@ class LivePublisher:
         self._flushed.set()
         self._flushed = asyncio.Event()
 
+    def _next_batch(self) -> list[LiveReply]:
+        batch: list[LiveReply] = []
+        room = MOST_CHARACTERS_AT_ONCE
+        for key in list(self._wanted)[:MOST_AT_ONCE]:
+            if room > 0 and (live := self._wanted.pop(key)).pending:
+                batch.append(live)
+                room -= len(live.next().text)
+        return batch
+
     def _failed(self, batch: list[LiveReply], error: Exception) -> None:
         if not self.away:
             log.warning("text on its way has to wait", extra={"action": "live", "error": type(error).__name__})
@@ -136,21 +158,20 @@ class LivePublisher:
                 self._wanted.setdefault(live.key, live)
 
     async def _send(self, batch: list[LiveReply]) -> None:
-        counts = [live.pending for live in batch]
-        taken = [live.take() for live in batch]
-        arguments: list[bytes | int | str] = [LIVE_SECONDS]
-        for live, (before, head, text) in zip(batch, taken, strict=True):
-            arguments += [before, session_channel(live.session_id), head, text]
+        deltas = [live.next() for live in batch]
+        texts = [delta.text.encode() for delta in deltas]
+        arguments: list[bytes | int | str] = [LIVE_SECONDS, LIVE_TEXTS, pack_deltas(deltas)]
+        for live, text in zip(batch, texts, strict=True):
+            arguments += [live.out_bytes, text]
         off = await self._script(keys=[live.key for live in batch], args=arguments)
-        for live, count, (_, _, text) in zip(batch, counts, taken, strict=True):
-            live.taken(count, len(text))
+        for live, delta, text in zip(batch, deltas, texts, strict=True):
+            live.published(delta, len(text))
         for index in off:
             await self._set_whole(batch[index - 1])
 
     async def _set_whole(self, live: LiveReply) -> None:
         """Redis holds another text than we do: it was emptied. Set all that is out."""
-        text = live.text()[: live._sent]
-        await self._redis.set(live.key, text.encode(), ex=LIVE_SECONDS)
+        await self._redis.set(live.key, live.out.encode(), ex=LIVE_SECONDS)
 
     async def finish(self, live: LiveReply) -> None:
         """Publish the rest of a reply, unless Redis is away, and let its live text go; bounded."""

@@ -1,18 +1,17 @@
 """What goes through Redis between processes: a one-line header that says what it is, then the bytes.
 
-A hub reads the header only; what follows is sent on as it is.
+A hub reads the header only; what follows is sent on as it is. Text on its way travels apart, many pieces at once.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from chat_backend.domain.enums import EventType
 
-ID_CHARACTERS = 36
 # The frames that are published and not kept; each speaks of one user.
 EPHEMERAL = {EventType.TYPING_INDICATOR, EventType.USER_JOINED, EventType.USER_LEFT}
 
@@ -27,10 +26,10 @@ class Durable:
     request_id: str | None = None
 
 
-@dataclass(frozen=True)
-class Delta:
-    """A piece of a reply, at a position in code points."""
+class Delta(NamedTuple):
+    """A piece of a reply, at a position in code points, and the channel of its chat session."""
 
+    channel: str
     message_id: str
     attempt: int
     start: int
@@ -49,14 +48,12 @@ class Closed:
     """The chat session was deleted."""
 
 
-Envelope = Durable | Delta | Ephemeral | Closed
+Envelope = Durable | Ephemeral | Closed
 
 
 def pack(envelope: Envelope) -> bytes:
     """Write an envelope as bytes."""
     match envelope:
-        case Delta():
-            return delta_bytes(envelope.message_id, envelope.attempt, envelope.start, envelope.text.encode())
         case Durable():
             header = {"o": envelope.offset, "u": envelope.user_id, "r": envelope.request_id}
             return b"e" + json.dumps(header).encode() + b"\n" + envelope.frame
@@ -66,9 +63,25 @@ def pack(envelope: Envelope) -> bytes:
             return b"x\n"
 
 
-def delta_bytes(message_id: str, attempt: int, start: int, text: bytes) -> bytes:
-    """Write a delta; the hot path of every token."""
-    return b"d%s %d %d\n%s" % (message_id.encode(), attempt, start, text)
+def pack_deltas(deltas: Sequence[Delta]) -> bytes:
+    """Write pieces of text as bytes; the hot path of every token."""
+    return json.dumps(deltas, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def unpack_deltas(data: bytes) -> list[Delta]:
+    """Read pieces of text. Raises ValueError for what is none."""
+    try:
+        deltas = [Delta(*fields) for fields in json.loads(data)]
+    except (TypeError, RecursionError):
+        raise ValueError("not pieces of text") from None
+    for delta in deltas:
+        channel, message_id, attempt, start, text = delta
+        # Whether there is such a message the feed knows.
+        if not (type(channel) is type(message_id) is type(text) is str and type(attempt) is type(start) is int):
+            raise ValueError("not a piece of text")
+        if attempt < 1 or start < 0:
+            raise ValueError("not a piece of an attempt")
+    return deltas
 
 
 def unpack(data: bytes) -> Envelope:
@@ -78,15 +91,6 @@ def unpack(data: bytes) -> Envelope:
     if read is None or not separator:
         raise ValueError("unknown kind")
     return read(header[1:], rest)
-
-
-def _read_delta(header: bytes, rest: bytes) -> Delta:
-    message_id, attempt, start = header.split(b" ")
-    delta = Delta(message_id.decode("ascii"), int(attempt), int(start), rest.decode())
-    # Whether there is such a message the feed knows; parsing its id for every token would cost more than all else.
-    if delta.attempt < 1 or delta.start < 0 or len(message_id) != ID_CHARACTERS:
-        raise ValueError("not a piece of an attempt")
-    return delta
 
 
 def _read_durable(header: bytes, rest: bytes) -> Durable:
@@ -115,7 +119,6 @@ def _read_closed(header: bytes, rest: bytes) -> Closed:
 
 
 _READERS: dict[bytes, Callable[[bytes, bytes], Envelope]] = {
-    b"d": _read_delta,
     b"e": _read_durable,
     b"f": _read_ephemeral,
     b"x": _read_closed,

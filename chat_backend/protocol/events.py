@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from json.encoder import encode_basestring
 from typing import Any
 from uuid import UUID
 
@@ -117,6 +118,17 @@ def message_delta(message_id: str, attempt: int, *, start: int, text: str) -> Fr
         "start": start,
         "text": text,
     }
+
+
+def delta_head(session_id: UUID | str, message_id: str, attempt: int) -> str:
+    """Return what all message_delta frames of an attempt begin with."""
+    same = {"type": EventType.MESSAGE_DELTA.value, "session_id": str(session_id)}
+    return encode(same | {"message_id": message_id, "attempt": attempt}).decode()[:-1]
+
+
+def encode_delta(head: str, *, start: int, text: str, at: datetime) -> bytes:
+    """Write a whole message_delta frame as JSON: the hot path of every token."""
+    return f'{head},"timestamp":"{rfc3339(at)}","start":{start},"text":{encode_basestring(text)}}}'.encode()
 
 
 def connection_established(

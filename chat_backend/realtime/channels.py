@@ -7,6 +7,8 @@ from uuid import UUID
 PREFIX = "chat:"
 WORKERS = "chat:workers"
 WANTED_MODELS = "chat:wanted-models"
+# Text on its way, of all chat sessions: what a worker has at one moment goes out as one message.
+LIVE_TEXTS = "chat:live"
 WEB_PROCESSES = "chat:web"
 WORKER_PROCESSES = "chat:worker"
 

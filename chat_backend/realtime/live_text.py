@@ -12,21 +12,21 @@ from chat_backend.realtime.channels import live_text_key
 
 LIVE_SECONDS = 900
 
-# For each key: append what is new where the string is as long as the writer knows it to be, and publish it in
-# any case. ARGV: seconds to keep, then for each key its length, channel, envelope's head, text. Returns the keys
-# that were of another length: a wiped Redis is noticed at once.
+# For each key: append what is new where the string is as long as the writer knows it to be; then publish all of
+# it as one message, in any case. ARGV: seconds to keep, the channel, the message, then for each key its length and
+# its text. Returns the keys that were of another length: a wiped Redis is noticed at once.
 APPEND_AND_PUBLISH = """
 local off = {}
 for i, key in ipairs(KEYS) do
-  local at = 1 + (i - 1) * 4
-  if redis.call('STRLEN', key) == tonumber(ARGV[at + 1]) then
-    redis.call('APPEND', key, ARGV[at + 4])
-    if ARGV[at + 1] == '0' then redis.call('EXPIRE', key, ARGV[1]) end
+  local at = 2 + i * 2
+  if redis.call('STRLEN', key) == tonumber(ARGV[at]) then
+    redis.call('APPEND', key, ARGV[at + 1])
+    if ARGV[at] == '0' then redis.call('EXPIRE', key, ARGV[1]) end
   else
     off[#off + 1] = i
   end
-  redis.call('PUBLISH', ARGV[at + 2], ARGV[at + 3] .. ARGV[at + 4])
 end
+redis.call('PUBLISH', ARGV[2], ARGV[3])
 return off
 """
 

@@ -48,7 +48,7 @@ class Time(fields.DateTime):
 
 def rfc3339(value: datetime) -> str:
     """Write a time as the contract has it."""
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return value.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 class Id(fields.UUID):

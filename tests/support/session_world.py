@@ -11,6 +11,7 @@ from uuid import uuid4
 from chat_backend.models.base import now
 from chat_backend.protocol.envelope import Delta, Durable, Envelope
 from chat_backend.protocol.events import encode, framed
+from chat_backend.realtime.channels import session_channel
 from chat_backend.web.websocket.feed import Truth
 from chat_backend.web.websocket.frames import Encoded
 from tests.support.chat import Viewer
@@ -36,7 +37,7 @@ class World:
         self.jobs: dict[str, Shape] = {}
         self.live: dict[str, str] = {}
         self.log: list[Entry] = []
-        self.published: list[Envelope] = []
+        self.published: list[Envelope | Delta] = []
 
     # What happens
 
@@ -73,7 +74,8 @@ class World:
             if reply["status"] == "streaming":
                 start = len(self.live[reply["id"]])
                 self.live[reply["id"]] += text
-                self.published.append(Delta(reply["id"], reply["attempt"], start, text))
+                channel = session_channel(self.session_id)
+                self.published.append(Delta(channel, reply["id"], reply["attempt"], start, text))
                 return
 
     def checkpoint(self) -> None:

@@ -21,8 +21,8 @@ from chat_backend.protocol.envelope import Delta, Durable
 from chat_backend.protocol.events import (
     connection_established,
     encode,
+    encode_delta,
     framed,
-    message_delta,
     read_durable,
     typing_indicator,
 )
@@ -169,8 +169,8 @@ class Feed:
         encoded = None
         for connection in self.connections.values():
             if connection.deltas:
-                encoded = encoded or self._encode(
-                    message_delta(reply.message_id, reply.attempt, start=start, text=text)
+                encoded = encoded or Encoded(
+                    encode_delta(reply.delta_head(self.session_id), start=start, text=text, at=now())
                 )
                 connection.show_piece(reply, start, encoded)
                 self.needs_tick |= connection.unsettled

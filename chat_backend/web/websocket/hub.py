@@ -17,8 +17,8 @@ from uuid import UUID, uuid4
 
 from chat_backend.bootstrap import Backend
 from chat_backend.domain.errors import ErrorCode, NotFound, Restarting
-from chat_backend.protocol.envelope import Closed, Delta, Durable, Ephemeral, unpack
-from chat_backend.realtime.channels import session_channel
+from chat_backend.protocol.envelope import Closed, Durable, Envelope, Ephemeral, unpack, unpack_deltas
+from chat_backend.realtime.channels import LIVE_TEXTS, session_channel
 from chat_backend.realtime.connection import client
 from chat_backend.realtime.publisher import Publisher
 from chat_backend.realtime.subscriber import Subscriber
@@ -59,7 +59,9 @@ class Hub:
             hears=lambda: self._subscriber.connected,
             tick=self._clock.wanted.set,
         )
-        self._subscriber = Subscriber(self.settings, receive=self._receive, lost_touch=self._keeper.lost_touch)
+        self._subscriber = Subscriber(
+            self.settings, receive=self._receive, lost_touch=self._keeper.lost_touch, channels=(LIVE_TEXTS,)
+        )
         self._attendance = Attendance(
             redis, self.settings, process_id=self.id, connections=self._connections, tell=self.tell
         )
@@ -94,15 +96,21 @@ class Hub:
     # What is published
 
     def _receive(self, channel: str, data: bytes) -> None:
-        feed = self._feeds.get(channel)
-        if feed is None:
-            return  # the anchor, or nobody watches any more
         try:
-            self._take(feed, unpack(data))
+            if channel == LIVE_TEXTS:
+                self._take_texts(data)
+            elif feed := self._feeds.get(channel):  # else the anchor, or nobody watches any more
+                self._take(feed, unpack(data))
         except (ValueError, KeyError, TypeError, AttributeError):
             # Whoever reaches Redis can publish anything: it is ignored, never passed on.
             log.warning("ignored an envelope that is none", extra={"action": "receive"})
-        self._follow_up(feed)
+
+    def _take_texts(self, data: bytes) -> None:
+        for delta in unpack_deltas(data):
+            # Of all chat sessions there are: most may be watched elsewhere.
+            if feed := self._feeds.get(delta.channel):
+                feed.delta(delta)
+                self._follow_up(feed)
 
     def _follow_up(self, feed: Feed) -> None:
         """Let those who serve all feeds do what this one wants done."""
@@ -111,16 +119,15 @@ class Hub:
         if feed.needs_tick:
             self._clock.wanted.set()
 
-    def _take(self, feed: Feed, envelope: Durable | Delta | Ephemeral | Closed) -> None:
+    def _take(self, feed: Feed, envelope: Envelope) -> None:
         match envelope:
-            case Delta():
-                feed.delta(envelope)
             case Durable():
                 feed.durable(envelope)
             case Ephemeral():
                 feed.ephemeral(envelope.body)
             case Closed():
                 feed.needs_refresh = True
+        self._follow_up(feed)
 
     def tell(self, session_id: UUID, body: dict[str, Any]) -> None:
         """Show an ephemeral frame to everyone in a chat session; while Redis is away, to everyone here."""

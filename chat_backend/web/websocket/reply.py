@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from chat_backend.domain.enums import Action, MessageStatus
-from chat_backend.protocol.events import message_update
+from chat_backend.protocol.events import delta_head, message_update
 
 
 class TextBuffer:
@@ -40,6 +41,13 @@ class Reply:
         self.snapshot_due = False
         self.last_grown_at = 0.0
         self._message = message
+        self._delta_head: tuple[int, str] | None = None
+
+    def delta_head(self, session_id: UUID) -> str:
+        """Return what the message_delta frames of this attempt begin with."""
+        if self._delta_head is None or self._delta_head[0] != self.attempt:
+            self._delta_head = self.attempt, delta_head(session_id, self.message_id, self.attempt)
+        return self._delta_head[1]
 
     @property
     def begun(self) -> bool:
