@@ -6,7 +6,20 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, Text, TextClause, exists, false, text
+from sqlalchemy import (
+    CheckConstraint,
+    ColumnElement,
+    ForeignKey,
+    Index,
+    ScalarSelect,
+    String,
+    Text,
+    TextClause,
+    exists,
+    false,
+    select,
+    text,
+)
 from sqlalchemy.orm import Mapped, aliased, mapped_column, relationship
 
 from chat_backend.domain.enums import UNFINISHED_JOB, JobStatus, Outcome
@@ -94,16 +107,6 @@ class LlmJob(Base):
         return None if self.retry_at is None else datetime.fromtimestamp(self.retry_at, UTC)
 
 
-def must_wait() -> ColumnElement[bool]:
-    """Whether an earlier job of a job's session is unfinished: they run one at a time, in order."""
-    earlier = aliased(LlmJob)
-    return exists().where(
-        earlier.session_id == LlmJob.session_id,
-        earlier.position < LlmJob.position,
-        earlier.status.in_(UNFINISHED_JOB),
-    )
-
-
 class LlmAttempt(Base):
     """One call to a provider for a job."""
 
@@ -138,3 +141,13 @@ class LlmAttempt(Base):
     generation_id: Mapped[str | None] = mapped_column(String(200))
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
+
+
+_other = aliased(LlmJob)
+_others = _other.session_id == LlmJob.session_id, _other.id != LlmJob.id, _other.status.in_(UNFINISHED_JOB)
+
+# Whether an earlier job of a job's session is unfinished: they run one at a time, in order.
+MUST_WAIT: ColumnElement[bool] = exists().where(*_others, _other.position < LlmJob.position)
+
+# The id of the first other unfinished job of a job's session: with this one ended, it is its turn.
+FOLLOWING: ScalarSelect[UUID] = select(_other.id).where(*_others).order_by(_other.position).limit(1).scalar_subquery()

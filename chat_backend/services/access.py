@@ -6,7 +6,7 @@ from enum import IntEnum
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from chat_backend.domain.enums import ParticipantRole
@@ -30,6 +30,21 @@ READ, WRITE, OWN = Access.READ, Access.WRITE, Access.OWN
 _GRANTED = {ParticipantRole.VIEWER: READ, ParticipantRole.MEMBER: WRITE, ParticipantRole.OWNER: OWN}
 
 
+# Made once: to put a statement together costs as much as to execute it.
+_ENTRANCE = (
+    select(ChatSession, Participant.role)
+    .join(Participant, Participant.session_id == ChatSession.id)
+    .where(ChatSession.id == bindparam("session_id"), Participant.user_id == bindparam("user_id"))
+)
+_ENTRANCE_LOCKED = _ENTRANCE.with_for_update(of=ChatSession).execution_options(populate_existing=True)
+_SESSION_OF_JOB_LOCKED = (
+    select(ChatSession)
+    .where(ChatSession.id == select(LlmJob.session_id).where(LlmJob.id == bindparam("job_id")).scalar_subquery())
+    .with_for_update()
+    .execution_options(populate_existing=True)
+)
+
+
 def enter(session: Session, session_id: UUID, user: User, *, to: Access, lock: bool = False) -> ChatSession:
     """Return a chat session to someone who may do this in it; with lock, for the rest of the transaction.
 
@@ -48,14 +63,8 @@ def role_in(session: Session, session_id: UUID, user: User) -> ParticipantRole:
 
 
 def _find(session: Session, session_id: UUID, user: User, *, lock: bool) -> tuple[ChatSession, ParticipantRole]:
-    query = (
-        select(ChatSession, Participant.role)
-        .join(Participant, Participant.session_id == ChatSession.id)
-        .where(ChatSession.id == session_id, Participant.user_id == user.id)
-    )
-    if lock:
-        query = query.with_for_update(of=ChatSession).execution_options(populate_existing=True)
-    row = session.execute(query).one_or_none()
+    query = _ENTRANCE_LOCKED if lock else _ENTRANCE
+    row = session.execute(query, {"session_id": session_id, "user_id": user.id}).one_or_none()
     if row is None:
         raise no_such("chat session")
     return row[0], row[1]
@@ -77,14 +86,9 @@ def session_of(session: Session, kind: type[Below], id: UUID, user: User) -> UUI
     return found
 
 
-def lock_session(session: Session, session_id: UUID) -> ChatSession | None:
-    """Lock a chat session for the rest of the transaction, for who acts for nobody; None where it is gone."""
-    return session.scalar(
-        select(ChatSession)
-        .where(ChatSession.id == session_id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
+def lock_session_of(session: Session, job_id: UUID) -> ChatSession | None:
+    """Lock a job's chat session for the rest of the transaction, for who acts for nobody; None where it is gone."""
+    return session.scalar(_SESSION_OF_JOB_LOCKED, {"job_id": job_id})
 
 
 def no_such(what: str) -> NotFound:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import and_, bindparam, select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -24,10 +24,10 @@ from chat_backend.domain.retry import RetryPolicy
 from chat_backend.domain.usage import Usage
 from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message
 from chat_backend.models.base import database_clock, now
-from chat_backend.models.llm_job import must_wait
+from chat_backend.models.llm_job import FOLLOWING, MUST_WAIT
 from chat_backend.protocol.events import Happening
 from chat_backend.services import prompts, titles
-from chat_backend.services.access import lock_session
+from chat_backend.services.access import lock_session_of
 from chat_backend.services.llm_jobs import end
 from chat_backend.unit_of_work import UnitOfWork
 
@@ -80,6 +80,23 @@ class Owned:
     attempt: LlmAttempt | None
     clock: float
     waits: bool
+    following: UUID | None
+
+    def end(self, uow: UnitOfWork, status: JobStatus, **more: Any) -> None:
+        """End the job, and let the next of its chat session begin."""
+        end(uow, self.chat, self.job, self.reply, status=status, following=self.following, **more)
+
+
+# Made once: to put a statement together costs as much as to execute it.
+_OWNED = (
+    select(LlmJob, Message, LlmAttempt, database_clock(), MUST_WAIT, FOLLOWING)
+    .join(Message, Message.id == LlmJob.assistant_message_id)
+    .outerjoin(LlmAttempt, and_(LlmAttempt.job_id == LlmJob.id, LlmAttempt.number == LlmJob.attempt))
+    .where(LlmJob.id == bindparam("job_id"))
+    .with_for_update(of=[LlmJob, Message])
+    .execution_options(populate_existing=True)
+)
+_ASKED = select(LlmJob.chain, LlmJob.chain_position).where(LlmJob.id == bindparam("job_id"))
 
 
 def claim(uow: UnitOfWork, job_id: UUID, terms: Terms) -> Claim | None:
@@ -93,8 +110,11 @@ def claim(uow: UnitOfWork, job_id: UUID, terms: Terms) -> Claim | None:
 
 def next_asked(session: Session, job_id: UUID) -> tuple[str, str] | None:
     """Return the provider and model that a job would ask next; None where there is no such job."""
-    job = session.get(LlmJob, job_id)
-    return None if job is None else (job.provider, job.model)
+    asked = session.execute(_ASKED, {"job_id": job_id}).one_or_none()
+    if asked is None:
+        return None
+    link = asked.chain[asked.chain_position]
+    return link["provider"], link["model"]
 
 
 def pass_over(
@@ -113,7 +133,7 @@ def pass_over(
         job.failures = 0
     elif now() - job.created_at > timedelta(seconds=patience_seconds):
         error = "The model has been failing for everyone; it is left alone for a while."
-        end(uow, owned.chat, job, owned.reply, status=JobStatus.FAILED, code=ErrorCode.CIRCUIT_OPEN, error=error)
+        owned.end(uow, JobStatus.FAILED, code=ErrorCode.CIRCUIT_OPEN, error=error)
         return None
     else:
         wait = wait_seconds
@@ -133,26 +153,20 @@ def _due(uow: UnitOfWork, job_id: UUID, terms: Terms) -> Owned | None:
         _abandon(owned)
     ending = _past_help(owned.job, terms)
     if ending is not None:
-        end(uow, owned.chat, owned.job, owned.reply, **ending)
+        owned.end(uow, **ending)
         return None
     return owned
 
 
 def _lock(uow: UnitOfWork, job_id: UUID) -> Owned | None:
-    session_id = uow.session.scalar(select(LlmJob.session_id).where(LlmJob.id == job_id))
-    chat = lock_session(uow.session, session_id) if session_id else None
-    if chat is None:
+    chat = lock_session_of(uow.session, job_id)
+    row = uow.session.execute(_OWNED, {"job_id": job_id}).one_or_none() if chat else None
+    if chat is None or row is None:
         return None
-    query = select(LlmJob, database_clock(), must_wait()).where(LlmJob.id == job_id).with_for_update(of=LlmJob)
-    row = uow.session.execute(query.execution_options(populate_existing=True)).one_or_none()
-    if row is None:
-        return None
-    job, clock, waits = row
-    if not job.attempt:
-        set_committed_value(job, "attempts", [])  # there is none to be looked for
-    reply = uow.session.get(Message, job.assistant_message_id, populate_existing=True, with_for_update=True)
-    attempt = job.attempts[-1] if job.attempts else None
-    return Owned(chat, job, reply, attempt, clock, waits) if reply else None
+    job, reply, attempt, clock, waits, following = row
+    if job.attempt <= 1:
+        set_committed_value(job, "attempts", [attempt] if attempt else [])  # there are no others to be looked for
+    return Owned(chat, job, reply, attempt, clock, waits, following)
 
 
 def _claimable(owned: Owned) -> bool:
@@ -249,7 +263,7 @@ def succeed(uow: UnitOfWork, claim: Claim, measured: Measured, *, titled: str = 
     _close_attempt(owned, measured, Outcome.CANCELLED if cancelled else Outcome.SUCCEEDED)
     _write_reply(owned, measured)
     status = JobStatus.CANCELLED if cancelled else JobStatus.SUCCEEDED
-    end(uow, owned.chat, owned.job, owned.reply, status=status)
+    owned.end(uow, status)
     if not cancelled:
         titles.name(uow, owned.chat, titled)
     return status
@@ -265,7 +279,7 @@ def stopped(uow: UnitOfWork, claim: Claim, measured: Measured) -> None:
     _close_attempt(owned, measured, Outcome.CANCELLED if cancelled else Outcome.HANDED_OVER)
     _write_reply(owned, measured)
     if cancelled:
-        end(uow, owned.chat, owned.job, owned.reply, status=JobStatus.CANCELLED)
+        owned.end(uow, JobStatus.CANCELLED)
         return
     _back_to_queue(owned, delay=0.0)
     uow.session.flush()
@@ -286,11 +300,11 @@ def failed(
     _close_attempt(owned, measured, Outcome.FAILED, error)
     _write_reply(owned, measured)
     if job.cancel_requested_at is not None:
-        end(uow, owned.chat, job, owned.reply, status=JobStatus.CANCELLED)
+        owned.end(uow, JobStatus.CANCELLED)
         return None
     delay = _next(job, error, policy)
     if delay is None:
-        end(uow, owned.chat, job, owned.reply, status=JobStatus.FAILED, code=error.code, error=error.message)
+        owned.end(uow, JobStatus.FAILED, code=error.code, error=error.message)
         return None
     _back_to_queue(owned, delay=delay)
     job.retry_at = job.not_before

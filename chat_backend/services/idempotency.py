@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import Table, bindparam, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from chat_backend.domain import limits
@@ -22,6 +22,14 @@ from chat_backend.models.base import now
 from chat_backend.unit_of_work import UnitOfWork
 
 NOWHERE = UUID(int=0)
+# Made once: to put a statement together costs as much as to execute it.
+_KEYS = cast(Table, IdempotencyKey.__table__)
+_MADE = (
+    _KEYS.update()
+    .where(_KEYS.c.user_id == bindparam("of_user"), _KEYS.c.scope == bindparam("in_scope"))
+    .where(_KEYS.c.key == bindparam("named"))
+    .values({name: bindparam(name) for name in ("session_id", "message_id", "job_id")})
+)
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -55,10 +63,9 @@ def begin(uow: UnitOfWork, user: User, intent: Intent | None, *, scope: UUID = N
     if intent is None:
         return None
     row = (user.id, scope, intent.key)
-    _forget_expired(uow, row, intent)
-    if _note(uow, row, intent):
+    if _note(uow, row, intent) or (_forget_expired(uow, row, intent) and _note(uow, row, intent)):
         return None
-    made = uow.session.scalars(_at(row)).one()
+    made = uow.session.scalars(select(IdempotencyKey).where(*_is(row))).one()
     if made.fingerprint != intent.fingerprint:
         raise InvalidInput(
             "This idempotency key was used for another request.",
@@ -68,17 +75,21 @@ def begin(uow: UnitOfWork, user: User, intent: Intent | None, *, scope: UUID = N
     return made
 
 
-def made(uow: UnitOfWork, user: User, intent: Intent | None, *, scope: UUID = NOWHERE, **ids: UUID | None) -> None:
-    """Note under the key what was made: session_id, message_id, job_id."""
-    if intent is None:
-        return
-    noted = uow.session.scalars(_at((user.id, scope, intent.key))).one()
-    for name, id in ids.items():
-        setattr(noted, name, id)
-
-
-def _at(row: tuple[str, UUID, str]) -> Any:
-    return select(IdempotencyKey).where(*_is(row))
+def made(
+    uow: UnitOfWork,
+    user: User,
+    intent: Intent | None,
+    *,
+    scope: UUID = NOWHERE,
+    session_id: UUID | None = None,
+    message_id: UUID | None = None,
+    job_id: UUID | None = None,
+) -> None:
+    """Note under the key what was made."""
+    if intent is not None:
+        row = {"of_user": user.id, "in_scope": scope, "named": intent.key}
+        made = {"session_id": session_id, "message_id": message_id, "job_id": job_id}
+        uow.session.connection().execute(_MADE, row | made)
 
 
 def _is(row: tuple[str, UUID, str]) -> tuple[Any, ...]:
@@ -86,8 +97,10 @@ def _is(row: tuple[str, UUID, str]) -> tuple[Any, ...]:
     return (IdempotencyKey.user_id == user_id, IdempotencyKey.scope == scope, IdempotencyKey.key == key)
 
 
-def _forget_expired(uow: UnitOfWork, row: tuple[str, UUID, str], intent: Intent) -> None:
-    uow.session.execute(delete(IdempotencyKey).where(*_is(row), IdempotencyKey.created_at < now() - intent.kept))
+def _forget_expired(uow: UnitOfWork, row: tuple[str, UUID, str], intent: Intent) -> bool:
+    expired = IdempotencyKey.created_at < now() - intent.kept
+    gone = uow.session.execute(delete(IdempotencyKey).where(*_is(row), expired).returning(IdempotencyKey.key))
+    return gone.first() is not None
 
 
 def _note(uow: UnitOfWork, row: tuple[str, UUID, str], intent: Intent) -> bool:

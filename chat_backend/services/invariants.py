@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from chat_backend.domain.enums import UNFINISHED_JOB, JobStatus, MessageStatus
 from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message, SessionEvent
 from chat_backend.models.base import database_clock
-from chat_backend.models.llm_job import must_wait
+from chat_backend.models.llm_job import MUST_WAIT
 
 EXAMPLES = 5
 _UNFINISHED_REPLY = (MessageStatus.PENDING, MessageStatus.STREAMING)
@@ -83,7 +83,7 @@ def _finding(session: Session, name: str, meaning: str, query: Select[UUID]) -> 
 
 def _orphans(patience_seconds: float) -> Select[UUID]:
     due = LlmJob.not_before < database_clock() - patience_seconds
-    return select(LlmJob.id).where(LlmJob.status == JobStatus.QUEUED, due, ~must_wait())
+    return select(LlmJob.id).where(LlmJob.status == JobStatus.QUEUED, due, ~MUST_WAIT)
 
 
 def _overdue_leases(patience_seconds: float) -> Select[UUID]:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from chat_backend.domain.enums import JobStatus
 from chat_backend.models import LlmJob, Message
 from chat_backend.models.base import database_clock
-from chat_backend.models.llm_job import must_wait
+from chat_backend.models.llm_job import MUST_WAIT
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def forgotten(session: Session, *, forgotten_seconds: float, limit: int) -> list
     clock = database_clock()
     # A retry has its time and no wake-up; anything else is given time to be woken.
     late = or_(LlmJob.not_before < clock - forgotten_seconds, LlmJob.retry_at < clock)
-    overdue = (LlmJob.status == JobStatus.QUEUED) & late & ~must_wait()
+    overdue = (LlmJob.status == JobStatus.QUEUED) & late & ~MUST_WAIT
     dead = (LlmJob.status == JobStatus.RUNNING) & (LlmJob.lease_until < clock)
     query = select(LlmJob.id).where(or_(overdue, dead)).order_by(LlmJob.not_before).limit(limit)
     return list(session.scalars(query))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from chat_backend.domain import limits
@@ -24,6 +24,12 @@ from chat_backend.services.transcript import add_message
 from chat_backend.unit_of_work import UnitOfWork
 
 NO_QUOTA = Quota()
+# Made once: to put a statement together costs as much as to execute it.
+_UNFINISHED = (
+    select(LlmJob)
+    .where(LlmJob.session_id == bindparam("session_id"), LlmJob.status.in_(UNFINISHED_JOB))
+    .order_by(LlmJob.position)
+)
 
 
 def ask(
@@ -139,8 +145,7 @@ def _chain(
 
 def unfinished(session: Session, session_id: UUID) -> list[LlmJob]:
     """Return a chat session's unfinished jobs in the order they run."""
-    query = select(LlmJob).where(LlmJob.session_id == session_id, LlmJob.status.in_(UNFINISHED_JOB))
-    return list(session.scalars(query.order_by(LlmJob.position)))
+    return list(session.scalars(_UNFINISHED, {"session_id": session_id}))
 
 
 def _make_room(uow: UnitOfWork, chat: ChatSession, waiting: list[LlmJob], on_busy: OnBusy, user: User) -> None:
@@ -275,7 +280,10 @@ def stop(uow: UnitOfWork, chat: ChatSession, job: LlmJob, user: User) -> None:
     if job.status == JobStatus.QUEUED:
         reply = uow.session.get(Message, job.assistant_message_id, populate_existing=True)
         assert reply is not None
-        end(uow, chat, job, reply, status=JobStatus.CANCELLED, user_id=user.id)
+        uow.session.flush()  # those that were stopped with it are not following
+        others = (other for other in unfinished(uow.session, chat.id) if other is not job)
+        following = next((other.id for other in others if other.status == JobStatus.QUEUED), None)
+        end(uow, chat, job, reply, status=JobStatus.CANCELLED, following=following, user_id=user.id)
     elif job.status == JobStatus.RUNNING:
         if job.cancel_requested_at is None:
             job.cancel_requested_at = uow.session.scalar(select(database_clock()))
@@ -296,11 +304,12 @@ def end(
     reply: Message,
     *,
     status: JobStatus,
+    following: UUID | None,
     code: ErrorCode | None = None,
     error: str | None = None,
     user_id: str | None = None,
 ) -> None:
-    """End a job and its reply, tell everyone, and wake the next job of the session."""
+    """End a job and its reply, tell everyone, and wake the job that follows in the session."""
     reply.status, action = _ENDS[status]
     reply.error_message = error
     reply.updated_at = chat.updated_at = max(now(), reply.updated_at, chat.updated_at)
@@ -308,9 +317,7 @@ def end(
     job.lease_until = job.lease_owner = job.retry_at = None
     job.finished_at = now()
     quotas.settle(uow.session, job, reply.content)
-    uow.session.flush()
     uow.tell(chat, Happening.message(action, reply, user_id=user_id))
     uow.tell(chat, Happening.job(job, user_id=user_id))
-    following = next(iter(unfinished(uow.session, chat.id)), None)
-    if following is not None and following.status == JobStatus.QUEUED:
-        uow.wake(following.id)
+    if following is not None:
+        uow.wake(following)

@@ -35,6 +35,7 @@ def reserve(
     reservation. `asked` names provider, model and max_tokens. Raises TooMany.
     """
     at = now()
+    session.flush()  # what this transaction has settled holds nothing any more
     _add(session, user_id, _day(at), Amount())
     standing = _standing(session, user_id, at)
     _check("requests", quota.requests, standing.used.requests, standing.reserved.requests, at)
