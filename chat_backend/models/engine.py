@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import InvalidatePoolError
 
 BUSY_SECONDS = 5
 STATEMENT_SECONDS = 15
 LOCK_SECONDS = 5
 IDLE_SECONDS = 30
 POOL_WAIT_SECONDS = 5
+# A connection that was used a moment ago is there: to ask it before every transaction would cost a round trip each.
+TRUSTED_SECONDS = 1.0
 
 
 def engine_options(url: str, *, pool_size: int) -> dict[str, Any]:
@@ -31,7 +36,6 @@ def engine_options(url: str, *, pool_size: int) -> dict[str, Any]:
     )
     keepalive = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
     return options | {
-        "pool_pre_ping": True,
         "pool_recycle": 1800,
         "connect_args": {"connect_timeout": 5, "options": limits, **keepalive},
     }
@@ -40,12 +44,28 @@ def engine_options(url: str, *, pool_size: int) -> dict[str, Any]:
 def prepare(engine: Engine) -> None:
     """Set up an engine once: SQLite's pragmas, folder, and transactions that begin when told to."""
     if engine.dialect.name != "sqlite":
+        event.listen(engine, "checkin", _note_use)
+        event.listen(engine, "checkout", partial(_look_whether_it_lives, engine.dialect))
         return
     path = make_url(str(engine.url)).database
     if path and path != ":memory:":
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
+
+
+def _note_use(connection: Any, record: Any) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _look_whether_it_lives(dialect: Dialect, connection: Any, record: Any, proxy: Any) -> None:
+    used_at = record.info.get("used_at")
+    if used_at is None or time.monotonic() - used_at < TRUSTED_SECONDS:
+        return
+    try:
+        dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error as error:
+        raise InvalidatePoolError from error  # the pool opens others
 
 
 def _configure_sqlite(connection: Any, record: Any) -> None:

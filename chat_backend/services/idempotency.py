@@ -24,6 +24,10 @@ from chat_backend.unit_of_work import UnitOfWork
 NOWHERE = UUID(int=0)
 # Made once: to put a statement together costs as much as to execute it.
 _KEYS = cast(Table, IdempotencyKey.__table__)
+_NOTED = {
+    name: insert(_KEYS).on_conflict_do_nothing().returning(_KEYS.c.key)
+    for name, insert in (("postgresql", postgresql.insert), ("sqlite", sqlite.insert))
+}
 _MADE = (
     _KEYS.update()
     .where(_KEYS.c.user_id == bindparam("of_user"), _KEYS.c.scope == bindparam("in_scope"))
@@ -104,10 +108,7 @@ def _forget_expired(uow: UnitOfWork, row: tuple[str, UUID, str], intent: Intent)
 
 
 def _note(uow: UnitOfWork, row: tuple[str, UUID, str], intent: Intent) -> bool:
-    insert = postgresql.insert if uow.session.get_bind().dialect.name == "postgresql" else sqlite.insert
     user_id, scope, key = row
     values = {"user_id": user_id, "scope": scope, "key": key, "fingerprint": intent.fingerprint, "created_at": now()}
-    written = uow.session.execute(
-        insert(IdempotencyKey).values(**values).on_conflict_do_nothing().returning(IdempotencyKey.key)
-    )
-    return written.first() is not None
+    connection = uow.session.connection()
+    return connection.execute(_NOTED[connection.dialect.name], values).first() is not None
