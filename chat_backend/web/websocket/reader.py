@@ -13,12 +13,14 @@ from sqlalchemy.orm import Session
 from chat_backend.bootstrap import Backend
 from chat_backend.domain.enums import ParticipantRole
 from chat_backend.domain.outage import Outage
+from chat_backend.domain.user import User
+from chat_backend.models import ChatSession
 from chat_backend.protocol.envelope import Durable
 from chat_backend.protocol.events import message_shape
 from chat_backend.realtime.connection import RedisAway, RedisClient
 from chat_backend.realtime.live_text import read_live_texts
 from chat_backend.services import events, participants
-from chat_backend.services.access import no_such
+from chat_backend.services.access import READ, enter
 from chat_backend.web.websocket.feed import Feed, Truth
 
 EVENTS_AT_ONCE = 100
@@ -60,10 +62,14 @@ class Reader:
         with self._backend.reading() as session:
             return participants.roles(session, session_id)
 
-    def look(self, feed: Feed, *, since: int) -> Log:
-        """Look into the log, and see to it that the feed knows no less. Raises NotFound."""
+    def look(self, feed: Feed, user: User, *, since: int) -> Log:
+        """Let a participant look into the log, and see to it that the feed knows no less.
+
+        Raises NotFound for who is none, or none any more.
+        """
         with self._snapshot() as session:
-            log = _log(session, feed.session_id, since=since)
+            chat = enter(session, feed.session_id, user, to=READ)
+            log = _log(session, chat, since=since)
         if log.offset > feed.offset:
             self.refresh(feed)
         if log.replies:
@@ -127,15 +133,12 @@ class Reader:
             yield session
 
 
-def _log(session: Session, session_id: UUID, *, since: int) -> Log:
-    current = events.current_offset(session, session_id)
-    if current is None:
-        raise no_such("chat session")
-    if not events.can_replay(session, session_id, since, current):
-        return Log(current)
-    found = list(_bounded(events.after(session, session_id, since, limit=EVENTS_AT_ONCE)))
-    shown = events.in_progress(session, [session_id]) if found else []
-    return Log(current, found, [message_shape(message) for message in shown])
+def _log(session: Session, chat: ChatSession, *, since: int) -> Log:
+    if not events.can_replay(session, chat.id, since, chat.last_offset):
+        return Log(chat.last_offset)
+    found = list(_bounded(events.after(session, chat.id, since, limit=EVENTS_AT_ONCE)))
+    shown = events.in_progress(session, [chat.id]) if found else []
+    return Log(chat.last_offset, found, [message_shape(message) for message in shown])
 
 
 def _follows(known: int, truth: Truth) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from itertools import pairwise
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.support.chat import Chat, Viewer
 from tests.support.provider_stub import expected_text
-from tests.support.stack import Stack, refused, socket_url
+from tests.support.stack import Stack, dial, refused, socket_url
 
 ASYNC = {"Prefer": "respond-async"}
 
@@ -99,6 +100,38 @@ def test_a_replay_larger_than_the_outbox_reaches_a_viewer_that_reads(stack: Stac
 
     assert live["message"]["content"] == "live"
     assert len(viewer.frames) == count + 2
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "reason"),
+    [("/participants/{user}", 4403, "NOT_A_PARTICIPANT"), ("", 4404, "NOT_FOUND")],
+)
+def test_who_is_sent_away_while_it_catches_up_is_shown_no_more(
+    stack: Stack, chat: Chat, path: str, code: int, reason: str
+) -> None:
+    session, bob = chat.new_session(), stack.chat()
+    at = f"/sessions/{session['id']}"
+    chat.request("POST", f"{at}/participants", json={"user_id": bob.user, "role": "member"}, status=201)
+    for _ in range(60):
+        chat.send(session["id"], "\N{GRINNING FACE}" * 10_000)
+
+    with reads_little(stack, session["id"], bob.user) as viewer:
+        viewer.greeting()
+        assert chat.http.delete(at + path.format(user=bob.user)).is_success
+        if path:
+            chat.send(session["id"], "not for Bob")
+        closed_with = viewer.until_closed()
+
+    assert (closed_with, viewer.frames[-1]["error_code"]) == (code, reason)
+    assert 1 < viewer.offset < 60
+
+
+def reads_little(stack: Stack, session_id: str, user: str) -> Viewer:
+    """Open a socket whose viewer takes a frame only when it has read the one before."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect(("127.0.0.1", stack.web.port))
+    return Viewer(dial(socket_url(stack.web, session_id, user_id=user, since=0), sock=sock, max_queue=1))
 
 
 @pytest.mark.parametrize("deltas", [0, 1])
