@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
@@ -15,13 +17,15 @@ from websockets.exceptions import ConnectionClosed
 from chat_backend.domain.enums import JobStatus
 from chat_backend.models import ChatSession, LlmJob, Message, SessionEvent
 from chat_backend.models.base import now
-from tests.support.chat import Chat
+from tests.support.chat import API, Chat
 from tests.support.deployment import Deployment
 from tests.support.follower import Follower
 from tests.support.processes import start
 from tests.support.provider_stub import expected_text
+from tests.support.waiting import wait_until
 
 TIMES = 50
+DROPPED = 200
 
 
 def restart_web(running: Deployment, how: signal.Signals) -> int:
@@ -217,3 +221,43 @@ def answers_to_nosiness(chat: Chat, sessions: list[dict[str, Any]]) -> str:
         paths += [below, f"{below}/messages", f"{below}/participants"]
     answers = [chat.http.get(path) for path in paths]
     return "".join(f"{answer.headers} {answer.text}" for answer in answers)
+
+
+def test_many_sockets_dropped_at_once_give_all_their_places_back(running: Deployment) -> None:
+    chats = [running.chat(f"user-{number}") for number in range(DROPPED // 10)]
+    sessions = [(chat, chat.new_session()["id"]) for chat in chats]
+    sockets = [open_socket(chat, session_id) for chat, session_id in sessions for _ in range(10)]
+    wait_until(lambda: connections(chats[0]) == DROPPED, why="all are there")
+
+    for sock in sockets:
+        # Closed with a reset, as by a router that restarts.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+
+    wait_until(lambda: connections(chats[0]) == 0, seconds=5, why="all places are free")
+    session = chats[0].new_session("stub:tokens=3,tag=dropped")
+    viewer = running.follow(chats[0], session["id"])
+    chats[0].ask(session["id"], "Go on.")
+    viewer.until_job("succeeded")
+
+
+def open_socket(chat: Chat, session_id: str) -> socket.socket:
+    """Open a WebSocket of which nobody reads more than how it begins."""
+    sock = socket.create_connection(("127.0.0.1", int(chat.url.rpartition(":")[2])), timeout=20)
+    sock.sendall(
+        f"GET {API}/sessions/{session_id}/websocket?user_id={chat.user} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+    begun = b""
+    while b'"type":"connection_established"' not in begun:
+        more = sock.recv(4096)
+        assert more, begun
+        begun += more
+    return sock
+
+
+def connections(chat: Chat) -> int:
+    """Count the open connections of the deployment."""
+    count: int = chat.request("GET", "/health")["active_connections"]
+    return count
