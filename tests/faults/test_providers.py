@@ -6,6 +6,7 @@ from __future__ import annotations
 from chat_backend.domain.enums import JobStatus, Outcome
 from tests.support.deployment import Deployment
 from tests.support.provider_stub import expected_text
+from tests.support.waiting import wait_until
 
 TRANSIENT = [
     "fail=429,retry_after=1", "fail=500", "fail=503", "drop", "cut=5", "reset=5", "eof=5", "error_event=5", "garbage",
@@ -84,6 +85,100 @@ def test_an_hour_of_retry_after_counts_as_used_up(running: Deployment) -> None:
 
     ended = running.until_job(job["job_id"], JobStatus.FAILED)
     assert (ended.error_code, len(running.calls("hour"))) == ("PROVIDER_RATE_LIMITED", 1)
+
+
+def test_retry_after_is_waited_for_as_seconds_and_as_a_date(running: Deployment) -> None:
+    chat = running.chat()
+    waits = {"1.5": 1.5, "date:3": 2.0}  # a date knows whole seconds only
+    sessions = [
+        chat.new_session(f"stub:fail=429,retry_after={wait},times=1,tokens=2,tag=wait{n}")
+        for n, wait in enumerate(waits)
+    ]
+
+    jobs = [chat.ask(session["id"], "Go on.")["job_id"] for session in sessions]
+
+    for number, (job_id, seconds) in enumerate(zip(jobs, waits.values(), strict=True)):
+        running.until_job(job_id, JobStatus.SUCCEEDED)
+        first, second = (call["received_at"][0] for call in running.calls(f"wait{number}"))
+        assert seconds <= second - first < seconds + 5
+
+
+def test_a_fallback_of_the_session_is_asked_at_once_and_everybody_sees_it(running: Deployment) -> None:
+    chat = running.chat()
+    other = "stub:tokens=5,tag=other"
+    session = chat.new_session("stub:fail=429,retry_after=61,tag=busy", settings={"fallbacks": [f"LOCAL:{other}"]})
+    viewer = running.follow(chat, session["id"])
+
+    chat.ask(session["id"], "Go on.")
+
+    final = viewer.until_action("completed")["message"]
+    job = viewer.until_job("succeeded")["job"]
+    assert (final["llm_provider"], final["llm_model"]) == ("LOCAL", other)
+    assert [attempt["model"] for attempt in job["attempts"]] == ["stub:fail=429,retry_after=61,tag=busy", other]
+    assert [attempt["http_status"] for attempt in job["attempts"]] == [429, 200]
+    shown = [frame["job"] for frame in viewer.viewer.frames if frame["type"] == "job_update"]
+    assert [(job["status"], job["attempt"]) for job in shown] == [
+        ("queued", 0),
+        ("running", 1),
+        ("queued", 1),
+        ("running", 2),
+        ("succeeded", 2),
+    ]
+
+
+def test_a_fallback_of_the_deployment_stands_in_where_a_session_names_none(running: Deployment) -> None:
+    running.start("web", LLM_FALLBACKS="LOCAL:stub:tokens=3,LOCAL:stub:tokens=4")
+    chat = running.chat(web=1)
+    plain = chat.new_session("stub:fail=400,tag=first")
+    own = chat.new_session("stub:fail=400,tag=second", settings={"fallbacks": []})
+
+    jobs = [chat.ask(session["id"], "Go on.")["job_id"] for session in (plain, own)]
+
+    ended = [running.until_job(job_id, JobStatus.SUCCEEDED, JobStatus.FAILED) for job_id in jobs]
+    assert [job.status for job in ended] == [JobStatus.SUCCEEDED, JobStatus.FAILED]
+    assert chat.messages(plain["id"])[-1]["llm_model"] == "stub:tokens=3"
+
+
+def test_a_break_in_mid_stream_empties_the_text_and_says_so(running: Deployment) -> None:
+    chat = running.chat()
+    session = chat.new_session("stub:cut=5,times=1,tokens=20,delay=0.05,tag=anew")
+    viewer = running.follow(chat, session["id"], deltas=1)
+
+    chat.ask(session["id"], "Go on.")
+
+    restarted = viewer.until_action("restarted")["message"]
+    final = viewer.until_action("completed")["message"]
+    viewer.until_job("succeeded")
+    assert (restarted["content"], restarted["attempt"], restarted["status"]) == ("", 2, "streaming")
+    assert final["content"] == expected_text("anew", 20)
+
+
+def test_of_all_workers_one_sends_the_probe_after_a_circuit_has_opened(running: Deployment) -> None:
+    running.ensure(workers=0)
+    for _ in range(2):
+        running.start("worker", BREAKER_OPEN_SECONDS="3")
+    chat = running.chat()
+    failures = running.settings.breaker_failures
+    model = f"stub:fail=500,times={failures},first=0.7,tokens=3,tag=probe"
+    running.until_job(chat.ask(chat.new_session(model)["id"], "Go on.")["job_id"], JobStatus.FAILED)
+    chat.ask(chat.new_session(model)["id"], "Go on.")
+
+    def breaker() -> str:
+        state: str = chat.request("GET", "/health")["checks"]["providers"]["LOCAL"]["breaker"]
+        return state
+
+    wait_until(lambda: breaker() == "open", why="the circuit has opened")
+
+    waiting = [chat.ask(chat.new_session(model)["id"], "Go on.")["job_id"] for _ in range(5)]
+
+    for job_id in waiting:
+        running.until_job(job_id, JobStatus.SUCCEEDED)
+    running.ensure(workers=0)
+    calls = running.calls("probe")
+    probe, later = calls[failures], calls[failures + 1 :]
+    assert [call["status"] for call in calls] == [500] * failures + [None] * len(calls[failures:])
+    assert all(call["received_at"][0] >= probe["ended_at"][0] for call in later)
+    assert probe["received_at"][0] - calls[failures - 1]["ended_at"][0] > 2.9
 
 
 def test_odd_but_whole_answers_are_stored_as_they_were_sent(running: Deployment) -> None:

@@ -23,6 +23,7 @@ class Entry:
     received_at: tuple[float, float]
     pieces: list[str] = field(default_factory=list)
     status: int | None = None
+    usage: dict[str, Any] | None = None  # what was told to the client
     finished: bool = False
     disconnected: bool = False
     ended_at: tuple[float, float] | None = None

@@ -172,7 +172,8 @@ class Answer:
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": self.script.text("finish", "stop")}
         body = {"id": "stub", "object": "chat.completion", "model": self.entry.model, "choices": [choice]}
-        return web.json_response(body | ({} if "no_usage" in self.script else {"usage": usage(self.script)}))
+        self.entry.usage = None if "no_usage" in self.script else usage(self.script)
+        return web.json_response(body | ({"usage": self.entry.usage} if self.entry.usage else {}))
 
     async def _stream(self) -> web.StreamResponse:
         wire = await Wire.open(self.request, self.script)
@@ -187,6 +188,8 @@ class Answer:
             await wire.write(event)
             if text:
                 self.entry.pieces.append(text)
+            if b'"usage":' in event:
+                self.entry.usage = usage(self.script)
             if ended := await self._trouble(wire):
                 return ended
         if self.script.text("hang") == "end":
