@@ -292,6 +292,7 @@ class Settings:
     idempotency_retention_seconds: float = setting(
         86400.0, "How long idempotency keys are kept.", _seconds(1, 2_592_000)
     )
+    audit_days: int = setting(90, "How long is kept who changed what in a session.", _int(1, 36_500))
     ticket_seconds: float = setting(30.0, "How long a WebSocket ticket is good.", _seconds(1, 300))
 
     # Running

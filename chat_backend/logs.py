@@ -6,11 +6,13 @@ import logging
 import sys
 import time
 
+from chat_backend.domain.trace import current_trace
+
 _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class Facts(logging.Formatter):
-    """One line a record: time in UTC, level, logger, sentence, and what was given as `extra`."""
+    """One line a record: time in UTC, level, logger, sentence, what was given as `extra`, the name of the request."""
 
     converter = staticmethod(time.gmtime)
     default_msec_format = "%s.%03dZ"
@@ -20,8 +22,10 @@ class Facts(logging.Formatter):
         self.default_time_format = "%Y-%m-%dT%H:%M:%S"
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        facts = (f" {name}={value!r}" for name, value in vars(record).items() if name not in _KNOWN and name != "data")
-        return super().formatMessage(record) + "".join(facts)
+        facts = {name: value for name, value in vars(record).items() if name not in _KNOWN and name != "data"}
+        if (trace_id := current_trace()) is not None:
+            facts.setdefault("trace_id", trace_id)
+        return super().formatMessage(record) + "".join(f" {name}={value!r}" for name, value in facts.items())
 
 
 def set_up_logging(level: str) -> None:

@@ -6,16 +6,22 @@ is in the database, where hubs and sweeps find it.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from chat_backend.models import ChatSession, SessionEvent
-from chat_backend.models.base import now
+from chat_backend.domain.enums import AuditAction
+from chat_backend.domain.trace import current_trace
+from chat_backend.domain.user import User
+from chat_backend.models import AuditEntry, ChatSession, SessionEvent
+from chat_backend.models.base import new_id, now
 from chat_backend.protocol import envelope
 from chat_backend.protocol.events import Happening, encode, framed
+
+log = logging.getLogger(__name__)
 
 
 class Outbound(Protocol):
@@ -38,6 +44,7 @@ class UnitOfWork:
     _envelopes: list[tuple[UUID, envelope.Envelope]] = field(default_factory=list)
     _wakeups: list[UUID] = field(default_factory=list)
     _cancels: list[UUID] = field(default_factory=list)
+    _recorded: list[tuple[AuditAction, UUID, UUID | None]] = field(default_factory=list)
 
     def tell(self, chat: ChatSession, happening: Happening) -> None:
         """Write a durable event; everyone in the chat session is told after the commit.
@@ -62,6 +69,37 @@ class UnitOfWork:
         durable = envelope.Durable(chat.last_offset, frame, happening.user_id, happening.request_id)
         self._envelopes.append((chat.id, durable))
 
+    def record(
+        self,
+        chat: ChatSession,
+        action: AuditAction,
+        user: User,
+        *,
+        participant_id: str | None = None,
+        message_id: UUID | None = None,
+        job_id: UUID | None = None,
+        **details: Any,
+    ) -> None:
+        """Write down who did what, for the chat session's owner; after the commit, the log is told too.
+
+        Details name what was changed, and never hold content.
+        """
+        entry = AuditEntry(
+            id=new_id(),
+            session_id=chat.id,
+            action=action,
+            user_id=user.id,
+            participant_id=participant_id,
+            message_id=message_id,
+            job_id=job_id,
+            details=details,
+            offset=chat.last_offset,
+            trace_id=current_trace(),
+            created_at=now(),
+        )
+        self.session.add(entry)
+        self._recorded.append((action, chat.id, job_id))
+
     def close(self, session_id: UUID) -> None:
         """After the commit, close the connections of a chat session that is gone."""
         self._envelopes.append((session_id, envelope.Closed()))
@@ -76,6 +114,9 @@ class UnitOfWork:
 
     def tell_the_world(self, out: Outbound) -> None:
         """Deliver what was gathered; called once, after the commit."""
+        for action, session_id, job_id in self._recorded:
+            facts = {"action": action.value, "session_id": str(session_id)}
+            log.info("done", extra=facts | ({"job_id": str(job_id)} if job_id else {}))
         if self._cancels:
             out.cancel(self._cancels)
         if self._envelopes:

@@ -23,6 +23,7 @@ from chat_backend.bootstrap import Backend
 from chat_backend.config import Settings
 from chat_backend.domain.errors import LeaseLost, ProviderError, Unavailable
 from chat_backend.domain.retry import RetryPolicy
+from chat_backend.domain.trace import traced
 from chat_backend.realtime.channels import WANTED_MODELS, WORKERS
 from chat_backend.realtime.connection import RedisAway, client
 from chat_backend.realtime.presence import ProcessCensus
@@ -149,11 +150,13 @@ class Runtime:
 
     def _attempt(self, run: Run, claim: Claim) -> float | None:
         """Make one attempt and store its end; return the seconds until the next, if there is one."""
-        ending = asyncio.run_coroutine_threadsafe(self._ask(run, claim), self._loop).result()
-        try:
-            return self._stored(claim, ending)
-        finally:
-            self._tell_breaker(claim, ending)  # afterwards: it may have to wait for Redis
+        with traced(claim.trace_id):
+            ending = asyncio.run_coroutine_threadsafe(self._ask(run, claim), self._loop).result()
+            log.info("an attempt ended", extra=_facts(claim, ending))
+            try:
+                return self._stored(claim, ending)
+            finally:
+                self._tell_breaker(claim, ending)  # afterwards: it may have to wait for Redis
 
     def _stored(self, claim: Claim, ending: Ending) -> float | None:
         deadline = time.monotonic() + STORE_SECONDS
@@ -356,6 +359,7 @@ class Runtime:
     def _forget(self) -> None:
         with self.backend.unit_of_work() as uow:
             housekeeping.forget_expired(uow.session, keys_seconds=self.settings.idempotency_retention_seconds)
+            housekeeping.forget_audit(uow.session, days=self.settings.audit_days)
         with self.backend.unit_of_work() as uow:
             self._forgotten_upto = housekeeping.forget_events(
                 uow.session, events_seconds=self.settings.event_retention_seconds, after=self._forgotten_upto
@@ -365,6 +369,19 @@ class Runtime:
 def _begun(runs: list[Run]) -> set[UUID]:
     """Note, before the database is asked, what is claimed: a claim made meanwhile is not taken for a lost one."""
     return {run.job_id for run in runs if run.live is not None}
+
+
+def _facts(claim: Claim, ending: Ending) -> dict[str, object]:
+    how = ending.stop.value if ending.stop else ending.error.code.value if ending.error else "whole"
+    return {
+        "action": "attempt",
+        "job_id": str(claim.job_id),
+        "attempt": claim.number,
+        "provider": claim.provider,
+        "model": claim.request.model,
+        "ended": how,
+        "duration_ms": ending.measured.duration_ms,
+    }
 
 
 def _counts(error: ProviderError) -> bool:

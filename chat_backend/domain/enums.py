@@ -87,6 +87,21 @@ class Action(StrEnum):
     STREAMING = "streaming"
 
 
+class AuditAction(StrEnum):
+    """What someone did in a chat session."""
+
+    SESSION_CREATED = "session_created"
+    SESSION_CHANGED = "session_changed"
+    PARTICIPANT_ADDED = "participant_added"
+    PARTICIPANT_CHANGED = "participant_changed"
+    PARTICIPANT_REMOVED = "participant_removed"
+    MESSAGE_SENT = "message_sent"
+    MESSAGE_CHANGED = "message_changed"
+    REPLY_ASKED = "reply_asked"
+    REPLY_REGENERATED = "reply_regenerated"
+    REPLY_CANCELLED = "reply_cancelled"
+
+
 class EventType(StrEnum):
     """What the server says on a socket."""
 

@@ -20,12 +20,16 @@ class Turn:
 
 @dataclass(frozen=True)
 class PromptRequest:
-    """A prompt and how it shall be answered; an option that is absent is left to the provider."""
+    """A prompt and how it shall be answered; an option that is absent is left to the provider.
+
+    The name is the attempt's own (request, job, number), for the provider's logs.
+    """
 
     model: str
     turns: tuple[Turn, ...]
     # Some of OPTIONS, by their names in our interface.
     options: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
 
 
 @dataclass(frozen=True)

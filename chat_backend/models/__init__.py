@@ -1,5 +1,6 @@
 """The tables."""
 
+from chat_backend.models.audit_entry import AuditEntry
 from chat_backend.models.base import Base, db
 from chat_backend.models.chat_session import ChatSession
 from chat_backend.models.idempotency_key import IdempotencyKey
@@ -11,6 +12,7 @@ from chat_backend.models.session_event import SessionEvent
 from chat_backend.models.ticket import Ticket
 
 __all__ = [
+    "AuditEntry",
     "Base",
     "ChatSession",
     "IdempotencyKey",

@@ -78,6 +78,8 @@ class LlmJob(Base):
     reserved_reply_tokens: Mapped[int | None]
     error_code: Mapped[str | None] = mapped_column(String(50))
     error_message: Mapped[str | None] = mapped_column(Text)
+    # The name of the request that asked, as it stands in the logs.
+    trace_id: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

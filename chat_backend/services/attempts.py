@@ -54,6 +54,7 @@ class Claim:
     number: int
     provider: str
     request: PromptRequest
+    trace_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -241,8 +242,9 @@ def _claimed(uow: UnitOfWork, owned: Owned, terms: Terms) -> Claim:
         model=job.model,
         turns=prompts.turns(uow.session, chat, question, budget=budget),
         options={name: wanted[name] for name in OPTIONS if wanted.get(name) is not None},
+        name=".".join(filter(None, [job.trace_id, str(job.id), str(job.attempt)])),
     )
-    return Claim(job.id, chat.id, owned.reply.id, job.attempt, job.provider, request)
+    return Claim(job.id, chat.id, owned.reply.id, job.attempt, job.provider, request, job.trace_id)
 
 
 def _hold(uow: UnitOfWork, claim: Claim) -> Owned:

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from chat_backend.domain.enums import UNFINISHED_JOB, ParticipantRole
+from chat_backend.domain.enums import UNFINISHED_JOB, AuditAction, ParticipantRole
 from chat_backend.domain.errors import Conflict, ErrorCode
 from chat_backend.domain.user import User
 from chat_backend.models import ChatSession, IdempotencyKey, LlmJob, Message, Participant
@@ -17,7 +17,7 @@ from chat_backend.protocol.events import Happening
 from chat_backend.services import idempotency, quotas
 from chat_backend.services.access import OWN, READ, enter, no_such
 from chat_backend.services.idempotency import Intent
-from chat_backend.services.paging import Page, bad_cursor
+from chat_backend.services.paging import Page, read_id
 from chat_backend.unit_of_work import UnitOfWork
 
 
@@ -41,6 +41,7 @@ def make(
     uow.session.add(chat)
     uow.session.flush()
     uow.session.add(owner)
+    uow.record(chat, AuditAction.SESSION_CREATED, user)
     idempotency.made(uow, user, intent, session_id=chat.id)
     return chat, False
 
@@ -64,7 +65,7 @@ def page(session: Session, user: User, asked: Page, **filters: Any) -> dict[str,
     column = Participant.session_id
     query = mine.order_by(column.desc() if asked.descending else column)
     if asked.after is not None:
-        last = _id(asked.after)
+        last = read_id(asked.after)
         query = query.where(column < last if asked.descending else column > last)
     else:
         query = query.offset(asked.skipped)
@@ -82,13 +83,6 @@ def page(session: Session, user: User, asked: Page, **filters: Any) -> dict[str,
     }
 
 
-def _id(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise bad_cursor() from None
-
-
 def change(uow: UnitOfWork, session_id: UUID, user: User, **fields: Any) -> ChatSession:
     """Change what is given; everyone in the session is told."""
     chat = enter(uow.session, session_id, user, to=OWN, lock=True)
@@ -96,6 +90,7 @@ def change(uow: UnitOfWork, session_id: UUID, user: User, **fields: Any) -> Chat
         setattr(chat, name, value)
     touch(chat)
     uow.tell(chat, Happening.session(chat, user_id=user.id))
+    uow.record(chat, AuditAction.SESSION_CHANGED, user, fields=sorted(fields))
     return chat
 
 

@@ -1,4 +1,4 @@
-"""Forget what has served: old events, expired keys and tickets. In portions: nobody waits for it."""
+"""Forget what has served: old events and audit entries, expired keys and tickets. In portions: nobody waits for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import Delete, delete, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from chat_backend.domain import limits
-from chat_backend.models import ChatSession, IdempotencyKey, QuotaDay, SessionEvent, Ticket
+from chat_backend.models import AuditEntry, ChatSession, IdempotencyKey, QuotaDay, SessionEvent, Ticket
 from chat_backend.models.base import now
 
 SESSIONS_AT_ONCE = 100
@@ -32,6 +32,12 @@ def _forget_quota_days(session: Session) -> int:
     key = (QuotaDay.user_id, QuotaDay.day)
     old = select(*key).where(QuotaDay.day < now().date() - timedelta(days=QUOTA_DAYS_KEPT)).limit(ROWS_AT_ONCE)
     return _gone(session, delete(QuotaDay).where(tuple_(*key).in_(old)))
+
+
+def forget_audit(session: Session, *, days: int) -> int:
+    """Delete a portion of the audit entries past their time; return how many went."""
+    old = select(AuditEntry.id).where(AuditEntry.created_at < now() - timedelta(days=days)).limit(ROWS_AT_ONCE)
+    return _gone(session, delete(AuditEntry).where(AuditEntry.id.in_(old)))
 
 
 def forget_events(session: Session, *, events_seconds: float, after: UUID | None = None) -> UUID | None:

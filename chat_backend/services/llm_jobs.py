@@ -9,10 +9,11 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from chat_backend.domain import limits
-from chat_backend.domain.enums import UNFINISHED_JOB, Action, JobStatus, MessageStatus, OnBusy, Role
+from chat_backend.domain.enums import UNFINISHED_JOB, Action, AuditAction, JobStatus, MessageStatus, OnBusy, Role
 from chat_backend.domain.errors import Conflict, ErrorCode, InvalidInput
 from chat_backend.domain.model_reference import read_model_reference
 from chat_backend.domain.quota import Quota
+from chat_backend.domain.trace import current_trace
 from chat_backend.domain.user import User
 from chat_backend.models import ChatSession, LlmJob, Message
 from chat_backend.models.base import database_clock, new_id, now
@@ -44,6 +45,7 @@ def ask(
     on_busy: str | None = None,
     fallbacks: tuple[str, ...] = (),
     quota: Quota = NO_QUOTA,
+    action: AuditAction = AuditAction.REPLY_ASKED,
 ) -> LlmJob:
     """Ask for a reply to a message: a job and a pending reply, told to everyone, a worker woken.
 
@@ -73,6 +75,7 @@ def ask(
     job = _queue(uow, job_id, question, reply, user=user, chain=chain, options=options, **reserved)
     uow.tell(chat, Happening.message(Action.NEW_MESSAGE, reply, user_id=user.id))
     uow.tell(chat, Happening.job(job, user_id=user.id))
+    uow.record(chat, action, user, message_id=question.id, job_id=job.id)
     if all(other.status == JobStatus.CANCELLED for other in waiting):
         uow.wake(job.id)
     return job
@@ -124,6 +127,7 @@ def _queue(
         not_before=database_clock(),
         created_at=now(),
         attempts=[],
+        trace_id=current_trace(),
         **reserved,
     )
     uow.session.add(job)
@@ -186,6 +190,7 @@ def request(
             uow, chat, content=prompt, role=Role.USER, user_id=user.id, message_metadata={}, parent_message_id=None
         )
         uow.tell(chat, Happening.message(Action.NEW_MESSAGE, question, user_id=user.id))
+        uow.record(chat, AuditAction.MESSAGE_SENT, user, message_id=question.id)
     else:
         raise InvalidInput("Either message_id or prompt must be given.", field="message_id")
     job = ask(uow, chat, question, user, fallbacks=fallbacks, **how)
@@ -227,7 +232,7 @@ def regenerate(
     question = uow.session.scalars(
         select(Message).join(LlmJob, LlmJob.message_id == Message.id).where(LlmJob.id == reply.job_id)
     ).one()
-    job = ask(uow, chat, question, user, **how)
+    job = ask(uow, chat, question, user, action=AuditAction.REPLY_REGENERATED, **how)
     idempotency.made(uow, user, intent, scope=chat.id, message_id=question.id, job_id=job.id)
     return job, False
 
@@ -277,6 +282,8 @@ def cancel(uow: UnitOfWork, job_id: UUID, user: User, *, intent: Intent | None =
 
 def stop(uow: UnitOfWork, chat: ChatSession, job: LlmJob, user: User) -> None:
     """Cancel what no worker holds at once; tell the worker of what one holds. Finished: nothing."""
+    if job.status.unfinished and job.cancel_requested_at is None:
+        uow.record(chat, AuditAction.REPLY_CANCELLED, user, message_id=job.message_id, job_id=job.id)
     if job.status == JobStatus.QUEUED:
         reply = uow.session.get(Message, job.assistant_message_id, populate_existing=True)
         assert reply is not None

@@ -12,7 +12,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from chat_backend.domain import limits
-from chat_backend.domain.enums import Action, Role
+from chat_backend.domain.enums import Action, AuditAction, Role
 from chat_backend.domain.errors import Conflict, ErrorCode, Forbidden, InvalidInput
 from chat_backend.domain.quota import Quota
 from chat_backend.domain.user import User
@@ -81,6 +81,7 @@ def send(
         parent_message_id=parent_message_id,
     )
     uow.tell(chat, Happening.message(Action.NEW_MESSAGE, message, user_id=user.id, request_id=request_id))
+    uow.record(chat, AuditAction.MESSAGE_SENT, user, message_id=message.id)
     job = None
     if process:
         job = llm_jobs.ask(uow, chat, message, user, on_busy=on_busy, fallbacks=fallbacks, quota=quota)
@@ -163,9 +164,11 @@ def change(uow: UnitOfWork, message_id: UUID, user: User, **fields: Any) -> Mess
     if message.status.unfinished:
         raise Conflict("The reply is still being written.", code=ErrorCode.MESSAGE_BUSY)
     _check_length(message, fields.get("content"))
+    changed = sorted(fields)
     _apply(message, fields)
     touch(chat)
     uow.tell(chat, Happening.message(Action.UPDATED, message, user_id=user.id))
+    uow.record(chat, AuditAction.MESSAGE_CHANGED, user, message_id=message.id, fields=changed)
     return message
 
 

@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass
+from uuid import UUID
 
 from chat_backend.domain import limits
 from chat_backend.domain.errors import InvalidInput
@@ -44,6 +45,14 @@ class Page:
     def skipped(self) -> int:
         # No list is longer than a database's integer; a page beyond it is as empty as the one there.
         return min((self.number - 1) * self.size, limits.MAX_COUNT)
+
+
+def read_id(text: str) -> UUID:
+    """Return the id that a cursor goes on after. Raises InvalidInput."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise bad_cursor() from None
 
 
 def bad_cursor() -> InvalidInput:

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from chat_backend.domain.enums import ParticipantRole
+from chat_backend.domain.enums import AuditAction, ParticipantRole
 from chat_backend.domain.errors import Conflict, ErrorCode, InvalidInput
 from chat_backend.domain.strict_json import storable
 from chat_backend.domain.user import User
@@ -64,8 +64,14 @@ def admit(
     if role == ParticipantRole.OWNER:
         raise InvalidInput("A chat session has one owner: its creator.", field="role")
     participant = known or _add(uow, chat, user_id, most=most)
-    participant.role = ParticipantRole(role)
+    before, participant.role = participant.role, ParticipantRole(role)
     _tell(uow, chat, user)
+    if known:
+        uow.record(
+            chat, AuditAction.PARTICIPANT_CHANGED, user, participant_id=user_id, role=role, role_before=before.value
+        )
+    else:
+        uow.record(chat, AuditAction.PARTICIPANT_ADDED, user, participant_id=user_id, role=role)
     return Admitted(participant, new=known is None)
 
 
@@ -84,6 +90,8 @@ def dismiss(uow: UnitOfWork, session_id: UUID, user: User, user_id: str) -> None
     _refuse_owner(participant)
     uow.session.delete(participant)
     _tell(uow, chat, user)
+    role_before = participant.role.value
+    uow.record(chat, AuditAction.PARTICIPANT_REMOVED, user, participant_id=user_id, role_before=role_before)
 
 
 def roles(session: Session, session_id: UUID) -> dict[str, ParticipantRole]:

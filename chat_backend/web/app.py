@@ -10,13 +10,23 @@ from chat_backend.bootstrap import Backend, connect, flask_app
 from chat_backend.config import Settings
 from chat_backend.domain.limits import BODY_BYTES
 from chat_backend.web import auth, documents, errors, headers, live, rate_limits
-from chat_backend.web.api import llm_jobs, messages, participants, providers, quota, service, sessions, tickets
+from chat_backend.web.api import audit, llm_jobs, messages, participants, providers, quota, service, sessions, tickets
 from chat_backend.web.health import HealthCheck
 from chat_backend.web.model_lists import ModelCatalogue
 from chat_backend.web.openapi import api_of, need_not, need_one_of
 
 # A noun is one file and one line here.
-BLUEPRINTS = (sessions.bp, messages.bp, llm_jobs.bp, participants.bp, tickets.bp, providers.bp, quota.bp, service.bp)
+BLUEPRINTS = (
+    sessions.bp,
+    messages.bp,
+    llm_jobs.bp,
+    participants.bp,
+    tickets.bp,
+    audit.bp,
+    providers.bp,
+    quota.bp,
+    service.bp,
+)
 
 
 class _Json(DefaultJSONProvider):

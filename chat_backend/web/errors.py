@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 
 from chat_backend.domain.errors import ChatError, ErrorCode, InvalidInput, MalformedRequest
 from chat_backend.domain.strict_json import clean
+from chat_backend.domain.trace import begin_trace
 from chat_backend.models.base import now
 from chat_backend.schemas.fields import rfc3339
 
@@ -50,6 +51,7 @@ def install(app: Flask) -> None:
     app.register_error_handler(HTTPException, answer_http)
     app.register_error_handler(RecursionError, _too_deep)
     app.register_error_handler(Exception, _unexpected)
+    app.before_request(_begin)
     app.after_request(_name_request)
 
 
@@ -128,6 +130,10 @@ def _unexpected(error: Exception) -> Response:
     """Whatever nobody expected: the stack is for the log, the client gets the name to ask for it by."""
     log.error("unhandled error", exc_info=error, extra={"action": "request", "trace_id": trace_id()})
     return answer(ChatError("Something went wrong on our side."))
+
+
+def _begin() -> None:
+    begin_trace(trace_id())
 
 
 def _name_request(response: Response) -> Response:

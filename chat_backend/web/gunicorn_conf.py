@@ -43,7 +43,7 @@ control_socket_disable = True
 loglevel = settings.log_level.lower()
 accesslog = "-"
 # Not %(r)s: the query string may hold a ticket.
-access_log_format = '%(h)s "%(m)s %(U)s" %(s)s %(b)s %(M)sms'
+access_log_format = '%(h)s "%(m)s %(U)s" %(s)s %(b)s %(M)sms %({x-request-id}o)s'
 
 
 def on_starting(server: Any) -> None:

@@ -1,16 +1,25 @@
-"""Every route, asked by every kind of user. A new route without a row here fails."""
+"""Every route and every frame, from every kind of user. A new one without a row here fails."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import pytest
 from flask import Flask
 
+from chat_backend.domain.enums import ParticipantRole
+from chat_backend.domain.errors import ChatError
+from chat_backend.domain.user import User
+from chat_backend.protocol.commands import COMMANDS
 from chat_backend.web.auth import OPEN, STREAMS
+from chat_backend.web.websocket.connection import Connection
+from chat_backend.web.websocket.dispatch import Dispatch
+from chat_backend.web.websocket.endpoint import admit
 from tests.support.pretend_worker import PretendWorker
 from tests.support.rest import NEW_SESSION, PREFIX, Rest
+from tests.support.session_world import PaperOutbox, frames
 
 MISSING = "01890a5d-ac96-774b-bcce-b302099a8057"
 
@@ -41,23 +50,33 @@ TABLE = {
     "GET /sessions/<uuid:session_id>/participants": Row(),
     "POST /sessions/<uuid:session_id>/participants": Row({"user_id": "dan", "role": "viewer"}, (201, 403, 403, 404)),
     "DELETE /sessions/<uuid:session_id>/participants/<path:user_id>": Row(answers=(204, 403, 403, 404)),
+    "GET /sessions/<uuid:session_id>/audit": Row(answers=(200, 403, 403, 404)),
     "POST /sessions/<uuid:session_id>/ws-ticket": Row(answers=(201, 201, 201, 404)),
     "GET /quota": Row(answers=(200, 200, 200, 200), of_everyone=True),
     "GET /providers": Row(answers=(200, 200, 200, 200), of_everyone=True),
     "GET /providers/<string:name>/models": Row(answers=(200, 200, 200, 200), of_everyone=True),
     "GET /stats": Row(answers=(200, 200, 200, 200), of_everyone=True),
 }
+# What a connection says, and what owner, member and viewer are answered: an error's code, or nothing.
+DONE, NO = None, "FORBIDDEN"
+FRAMES: dict[str, tuple[dict[str, Any], tuple[str | None, str | None, str | None]]] = {
+    "send_message": ({"content": "x"}, (DONE, DONE, NO)),
+    "cancel": ({"job_id": "<uuid:job_id>"}, (DONE, DONE, NO)),
+    "typing_start": ({}, (DONE, DONE, NO)),
+    "typing_stop": ({}, (DONE, DONE, NO)),
+    "ping": ({}, (DONE, DONE, DONE)),
+}
 USERS = ("ann", "mem", "vic", "stranger")
+ROLES = {"ann": ParticipantRole.OWNER, "mem": ParticipantRole.MEMBER, "vic": ParticipantRole.VIEWER}
 
 
-@pytest.fixture
-def place(sqlite_rest: Rest) -> dict[str, str]:
+def place(rest: Rest) -> dict[str, str]:
     """A session of ann's with a member, a viewer, an answered question, and someone who may be removed."""
-    session_id = sqlite_rest.new_session()
+    session_id = rest.new_session()
     for user, role in (("mem", "member"), ("vic", "viewer"), ("dismissed", "member")):
-        sqlite_rest.admit(session_id, user, role)
-    job = sqlite_rest.say(session_id, process=True)["job"]
-    PretendWorker(sqlite_rest.app.extensions["backend"]).answer(job["id"])
+        rest.admit(session_id, user, role)
+    job = rest.say(session_id, process=True)["job"]
+    PretendWorker(rest.app.extensions["backend"]).answer(job["id"])
     return {
         "uuid:session_id": session_id,
         "uuid:message_id": job["assistant_message_id"],
@@ -67,11 +86,15 @@ def place(sqlite_rest: Rest) -> dict[str, str]:
     }
 
 
+def filled(text: str, place: dict[str, str]) -> str:
+    for name, value in place.items():
+        text = text.replace(f"<{name}>", value)
+    return text
+
+
 def at(row: str, place: dict[str, str]) -> tuple[str, str]:
     method, _, path = row.partition(" ")
-    for name, value in place.items():
-        path = path.replace(f"<{name}>", value)
-    return method, path
+    return method, filled(path, place)
 
 
 def routes(app: Flask) -> set[str]:
@@ -87,31 +110,88 @@ def test_every_route_has_its_row(sqlite_app: Flask) -> None:
     assert routes(sqlite_app) == set(TABLE)
 
 
+def test_every_frame_has_its_row() -> None:
+    assert set(COMMANDS) == set(FRAMES)
+
+
 def test_the_streams_are_the_only_routes_that_ask_by_themselves(sqlite_app: Flask) -> None:
     asking = {rule.rule for rule in sqlite_app.url_map.iter_rules() if rule.rule.endswith(STREAMS)}
 
     assert asking == {f"{PREFIX}/sessions/<session_id>/{name}" for name in ("websocket", "events")}
 
 
-@pytest.mark.parametrize("number", range(len(USERS)), ids=USERS)
 @pytest.mark.parametrize("route", TABLE)
-def test_each_kind_of_user_may_do_just_this(sqlite_rest: Rest, place: dict[str, str], route: str, number: int) -> None:
+def test_each_kind_of_user_may_do_just_this(rest: Rest, route: str) -> None:
     row = TABLE[route]
-    method, path = at(route, place)
 
-    response = sqlite_rest.of(USERS[number]).ask(method, path, row.body)
+    answers = [rest.of(user).ask(*at(route, place(rest)), row.body).status_code for user in USERS]
 
-    assert response.status_code == row.answers[number], response.text
+    assert dict(zip(USERS, answers, strict=True)) == dict(zip(USERS, row.answers, strict=True))
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+def test_each_kind_of_participant_may_say_just_this(rest: Rest, kind: str) -> None:
+    body, answers = FRAMES[kind]
+
+    said = [answer_to(rest, user, {"type": kind, **body}) for user in ROLES]
+
+    assert dict(zip(ROLES, said, strict=True)) == dict(zip(ROLES, answers, strict=True))
+
+
+def answer_to(rest: Rest, user: str, frame: dict[str, Any]) -> str | None:
+    """Return the code of the error that a frame is answered with, if it is."""
+    where, outbox = place(rest), PaperOutbox()
+    connection = Connection(UUID(where["uuid:session_id"]), User(user), outbox, role=ROLES[user])
+    dispatch = Dispatch(rest.app.extensions["chat_hub"], connection, rest.app.extensions["rate_limits"])
+
+    dispatch(filled(rest.app.json.dumps(frame), where))
+
+    return next((said["error_code"] for said in frames(outbox) if said["type"] == "error"), None)
+
+
+@pytest.mark.parametrize("kind", ["send_message", "cancel"])
+def test_who_was_removed_changes_nothing_by_a_socket_that_is_still_open(rest: Rest, kind: str) -> None:
+    body, _ = FRAMES[kind]
+    where, outbox = place(rest), PaperOutbox()
+    connection = Connection(UUID(where["uuid:session_id"]), User("dismissed"), outbox, role=ParticipantRole.MEMBER)
+    dispatch = Dispatch(rest.app.extensions["chat_hub"], connection, rest.app.extensions["rate_limits"])
+    rest.delete(f"/sessions/{where['uuid:session_id']}/participants/dismissed")
+
+    dispatch(filled(rest.app.json.dumps({"type": kind, **body}), where))
+
+    assert [said["error_code"] for said in frames(outbox)] == ["NOT_FOUND"]
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_streams_are_opened_by_participants_alone(rest: Rest, stream: str) -> None:
+    session_id = place(rest)["uuid:session_id"]
+
+    opened = {user: _opens(rest.app, f"/sessions/{session_id}{stream}", session_id, user) for user in USERS}
+
+    assert opened == {"ann": 200, "mem": 200, "vic": 200, "stranger": 404}
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_nobody_opens_a_stream(jwt_app: Flask, stream: str) -> None:
+    assert _opens(jwt_app, f"/sessions/{MISSING}{stream}", MISSING, "ann") == 401
+
+
+def _opens(app: Flask, path: str, session_id: str, user: str) -> int:
+    with app.test_request_context(PREFIX + path, headers={"X-User-ID": user}):
+        try:
+            admit(app.extensions["chat_hub"], session_id, PaperOutbox())
+        except ChatError as refused:
+            return refused.status
+    return 200
 
 
 @pytest.mark.parametrize("route", [route for route, row in TABLE.items() if not row.of_everyone])
-def test_a_stranger_can_not_tell_what_is_there_from_what_is_not(
-    sqlite_rest: Rest, place: dict[str, str], route: str
-) -> None:
-    stranger, missing = sqlite_rest.of("stranger"), dict.fromkeys(place, MISSING) | {"path:user_id": "dismissed"}
+def test_a_stranger_can_not_tell_what_is_there_from_what_is_not(rest: Rest, route: str) -> None:
+    there = place(rest)
+    stranger, missing = rest.of("stranger"), dict.fromkeys(there, MISSING) | {"path:user_id": "dismissed"}
     asked = {"headers": {"X-Request-ID": "same"}}
 
-    answers = [stranger.ask(*at(route, where), TABLE[route].body, **asked).get_json() for where in (place, missing)]
+    answers = [stranger.ask(*at(route, where), TABLE[route].body, **asked).get_json() for where in (there, missing)]
 
     assert answers[0] | {"timestamp": ""} == answers[1] | {"timestamp": ""}
 
@@ -125,16 +205,18 @@ def test_who_does_not_say_who_they_are_is_turned_away(jwt_app: Flask, route: str
     assert response.status_code == 401
 
 
-def test_a_member_may_change_their_own_message(sqlite_rest: Rest, place: dict[str, str]) -> None:
+def test_a_member_may_change_their_own_message(sqlite_rest: Rest) -> None:
     member = sqlite_rest.of("mem")
-    mine = member.say(place["uuid:session_id"], "Mine")
+    mine = member.say(place(sqlite_rest)["uuid:session_id"], "Mine")
 
     response = member.put(f"/messages/{mine['id']}", {"content": "Still mine"})
 
     assert response.status_code == 200
 
 
-def test_stats_are_over_my_sessions(sqlite_rest: Rest, place: dict[str, str]) -> None:
+def test_stats_are_over_my_sessions(sqlite_rest: Rest) -> None:
+    place(sqlite_rest)
+
     counts = [sqlite_rest.of(user).get("/stats").get_json()["total_sessions"] for user in ("ann", "stranger")]
 
     assert counts == [1, 0]

@@ -33,6 +33,8 @@ from workers.providers.text import parse, short
 MOST_ERROR_BYTES = 8 * 1024
 ERROR_BODY_SECONDS = 1.0
 MODELS_SECONDS = 4.0
+# By it an attempt is found in the logs of who answers; some servers want it to be used once.
+REQUEST_ID = "X-Request-ID"
 
 Options = dict[str, Any]
 
@@ -74,7 +76,7 @@ class OpenAICompatible:
         known = reply.known
         try:
             async with Deadlines(self._limits) as deadlines:
-                await self._read(_body(request, self.spelled(request.options)), reply, deadlines)
+                await self._read(request, reply, deadlines)
         except TimeoutError:
             if not reply.finished:
                 raise ProviderTimeout("The provider was silent for too long.", http_status=known.http_status) from None
@@ -106,8 +108,9 @@ class OpenAICompatible:
             await self._opened.aclose()
             self._opened = None
 
-    async def _read(self, body: bytes, reply: ReplyReader, deadlines: Deadlines) -> None:
-        async with self._request("POST", "/chat/completions", body) as response:
+    async def _read(self, request: PromptRequest, reply: ReplyReader, deadlines: Deadlines) -> None:
+        body = _body(request, self.spelled(request.options))
+        async with self._request("POST", "/chat/completions", body, name=request.name) as response:
             reply.begin(response.status_code, response.headers)
             if not response.is_success:
                 # The answer is known: a body that hangs must not turn it into a timeout.
@@ -135,16 +138,17 @@ class OpenAICompatible:
             raise StreamBroken("The provider sent something that is not a list of models.", http_status=200) from None
 
     def _request(
-        self, method: str, path: str, body: bytes | None = None
+        self, method: str, path: str, body: bytes | None = None, *, name: str = ""
     ) -> AbstractAsyncContextManager[httpx.Response]:
         if not self.configured:
             sentence = f"The provider {self.name} is not configured."
             raise ProviderRefused(sentence, code=ErrorCode.PROVIDER_NOT_CONFIGURED)
+        headers = {REQUEST_ID: name} if name else {}
         if body is None or len(body) <= PIECE_BYTES:
-            return self._client().stream(method, self._base_url + path, content=body)
+            return self._client().stream(method, self._base_url + path, content=body, headers=headers)
         # In one piece a long prompt would hold up every other reply of the loop.
-        length = {"Content-Length": str(len(body))}
-        return self._client().stream(method, self._base_url + path, content=pieces(body), headers=length)
+        headers["Content-Length"] = str(len(body))
+        return self._client().stream(method, self._base_url + path, content=pieces(body), headers=headers)
 
     async def _check(self, response: httpx.Response) -> None:
         if not response.is_success:

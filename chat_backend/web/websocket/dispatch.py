@@ -9,6 +9,7 @@ from uuid import uuid4
 from chat_backend.domain.enums import Action, ParticipantRole
 from chat_backend.domain.errors import ChatError, Forbidden, InvalidInput, MalformedRequest
 from chat_backend.domain.strict_json import read_object
+from chat_backend.domain.trace import current_trace, traced
 from chat_backend.models import LlmJob
 from chat_backend.protocol.commands import read_command
 from chat_backend.protocol.events import error, message_shape, message_update, pong, typing_indicator
@@ -35,7 +36,11 @@ class Dispatch:
 
     def __call__(self, data: str | bytes) -> None:
         """Carry out one frame; whatever is wrong with it is answered by an error frame."""
-        trace_id, request_id = uuid4().hex, None
+        with traced(uuid4().hex):
+            self._carry_out(data)
+
+    def _carry_out(self, data: str | bytes) -> None:
+        trace_id, request_id = current_trace() or "", None
         try:
             if isinstance(data, bytes):
                 raise InvalidInput("Frames must be text.")
@@ -46,7 +51,7 @@ class Dispatch:
         except ChatError as fault:
             self._connection.say(error(error_object(fault, trace_id), request_id))
         except Exception:  # one frame must not end a connection
-            log.exception("a frame failed", extra={"action": "dispatch", "trace_id": trace_id})
+            log.exception("a frame failed", extra={"action": "dispatch"})
             self._connection.say(error(error_object(ChatError("Something went wrong."), trace_id), request_id))
 
     def _send_message(self, request_id: str | None, **fields: Any) -> None:
