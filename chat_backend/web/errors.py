@@ -53,6 +53,7 @@ def install(app: Flask) -> None:
     app.register_error_handler(Exception, _unexpected)
     app.before_request(_begin)
     app.after_request(_name_request)
+    app.teardown_request(lambda _: begin_trace(None))
 
 
 def error_object(error: ChatError, trace_id: str) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def takes_input(operation: schemathesis.APIOperation) -> bool:
     return any(True for _ in operation.iter_parameters()) or bool(operation.body)
 
 
+@pytest.mark.timeout(300)
 def test_every_valid_request_is_taken_and_answered_as_documented(sqlite_app: Flask, ids: dict[str, str]) -> None:
     for operation in operations(sqlite_app):
 
@@ -70,6 +71,7 @@ def test_every_valid_request_is_taken_and_answered_as_documented(sqlite_app: Fla
         ask()
 
 
+@pytest.mark.timeout(300)
 def test_no_invalid_request_is_taken(sqlite_app: Flask) -> None:
     for operation in filter(takes_input, operations(sqlite_app)):
 
