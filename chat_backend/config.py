@@ -21,6 +21,7 @@ from chat_backend.domain.prompt import ContextLimits
 from chat_backend.domain.quota import Quota
 
 DEV_USER = "anonymous"
+PASSWORD_CHARACTERS = 12
 
 
 class ConfigError(Exception):
@@ -118,6 +119,14 @@ def _window(entry: str) -> tuple[str, int]:
     if not re.fullmatch(r"\d{3,8}", size) or int(size) < 256:
         raise ValueError("must be PROVIDER:model=tokens, comma-separated, at least 256 tokens each")
     return reference, int(size)
+
+
+def _logins(value: str) -> str:
+    for login in value.split(","):
+        user, _, password = login.partition(":")
+        if not user or len(password) < PASSWORD_CHARACTERS:
+            raise ValueError(f"must be user:password, with a password of {PASSWORD_CHARACTERS} characters or more")
+    return value
 
 
 def _broker_url(value: str) -> str:
@@ -298,6 +307,12 @@ class Settings:
     # Running
     log_level: str = setting("INFO", "Least level that is logged.", _choice("DEBUG", "INFO", "WARNING", "ERROR"))
     flower_port: int = setting(5555, "Port of Flower, bound to loopback.", _int(1, 65535))
+    flower_basic_auth: str = setting(
+        "",
+        "Who may see Flower: `user:password`, comma-separated; in `jwt` mode nobody unless set.",
+        _logins,
+        secret=True,
+    )
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, *, serves: bool = True) -> Settings:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 
-from chat_backend.cli import doctor, export, migrate, settings, token, up
+from chat_backend.cli import doctor, export, flower, migrate, settings, token, up
 from chat_backend.config import ConfigError
 from chat_backend.startup import WRONG_USE
 
@@ -18,6 +18,7 @@ COMMANDS: dict[str, ModuleType] = {
     "migrate": migrate,
     "token": token,
     "settings": settings,
+    "flower": flower,
     "doctor": doctor,
     "export": export,
 }

@@ -28,7 +28,7 @@ WORKER = (
     *("celery", "-A", "workers.app", "worker", "--pool=threads", "--queues=llm"),
     *("--without-gossip", "--without-mingle", "--task-events", "--loglevel=INFO"),
 )
-FLOWER = ("celery", "-A", "workers.app", "flower", "--address=127.0.0.1")
+FLOWER = ("python", "-m", "chat_backend", "flower")
 DEMO_MODEL = (sys.executable, "-m", "chat_backend.demo_model")
 
 READY_SECONDS = 60.0

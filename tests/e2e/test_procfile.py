@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
@@ -21,6 +23,7 @@ from tests.support.provider_stub import Stub
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
+FLOWER_LOGIN = "ann:a long password"
 TASKS = {
     "draw": 1,
     "start": 0,
@@ -42,6 +45,7 @@ def platform(databases: Databases, valkey: Valkey, stub_server: Stub) -> dict[st
         "WEB_CONCURRENCY": "2",
         "JWT_SECRET": "a secret of thirty-two bytes, or more",
         "LOCAL_LLM_BASE_URL": stub_server.base_url,
+        "FLOWER_BASIC_AUTH": FLOWER_LOGIN,
         "DRAIN_SECONDS": "1",
     }
 
@@ -56,8 +60,10 @@ def parts(platform: dict[str, str], tmp_path: Path) -> Iterator[dict[str, Proces
         process.kill()
 
 
-def flower_tasks(port: str) -> list[dict[str, object]]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/tasks/datatable?{urlencode(TASKS)}", timeout=10) as page:
+def flower_tasks(port: str, login: str = FLOWER_LOGIN) -> list[dict[str, object]]:
+    address = f"http://127.0.0.1:{port}/tasks/datatable?{urlencode(TASKS)}"
+    asked = urllib.request.Request(address, headers={"Authorization": f"Basic {b64encode(login.encode()).decode()}"})
+    with urllib.request.urlopen(asked, timeout=10) as page:
         found: list[dict[str, object]] = json.load(page)["data"]
         return found
 
@@ -72,9 +78,24 @@ def test_a_conversation_works_and_flower_shows_its_task(platform: dict[str, str]
         lambda: [task for task in flower_tasks(platform["FLOWER_PORT"]) if task["state"] == "SUCCESS"],
         why="Flower shows a finished task",
     )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        flower_tasks(platform["FLOWER_PORT"], "ann:another password")
+    refused.value.close()
     ends = {name: parts[name].stop() for name in ("flower", "worker", "web")}
 
     assert answer["success"]
+    assert refused.value.code == 401
     assert parts["web"].log.count("Booting worker") == 2
     assert tasks[0]["name"] == "chat.process_llm"
     assert ends == {"flower": 0, "worker": 0, "web": 0}
+
+
+@pytest.mark.parametrize("name", ["release", "web", "worker", "flower"])
+def test_without_a_key_no_process_starts_and_each_says_what_to_set(name: str, tmp_path: Path) -> None:
+    environ = {"DATABASE_URL": f"sqlite:///{tmp_path}/chat.db", "PORT": str(free_port())}
+
+    process = processes.Process(name, ["sh", "-c", f"exec {processes.procfile()[name]}"], environ, tmp_path)
+
+    assert process.wait(60) == 2, process.log
+    assert "set JWT_SECRET (32 bytes or more) or JWT_JWKS_URL" in process.log
+    assert "Traceback" not in process.log
