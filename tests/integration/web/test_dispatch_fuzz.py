@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 from flask import Flask
-from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
 
 from chat_backend.domain.enums import ParticipantRole
 from chat_backend.domain.user import User
@@ -21,9 +21,11 @@ from tests.conftest import Launch
 from tests.support.chat import Chat
 from tests.support.rest import Rest
 from tests.support.session_world import PaperOutbox, frames
+from tests.support.stack import dial, socket_url
 from tests.support.valkey import Valkey
 
 KINDS = ["send_message", "typing_start", "typing_stop", "cancel", "ping", "nothing", "", None, 1, [], {}]
+LAST = "the last of many"
 FIELDS = ["content", "request_id", "metadata", "process", "on_busy", "parent_message_id", "job_id", "type", "x"]
 
 
@@ -80,25 +82,40 @@ def test_whatever_is_said_the_answer_is_a_frame(sqlite_app: Flask, sqlite_rest: 
     assert frames(outbox)[-1]["type"] == "pong"
 
 
-def test_nonsense_over_a_real_socket_leaves_the_process_healthy(launch: Launch, environment: dict[str, str]) -> None:
-    chance = random.Random(8)
-    web = launch("web")
+@pytest.mark.timeout(400)
+def test_ten_thousand_frames_of_nonsense_leave_a_web_process_healthy(launch: Launch) -> None:
+    seed = 8
+    print(f"seed {seed}")
+    chance, answers = random.Random(seed), 0
+    web = launch("web", FRAMES_PER_SECOND="10000")
     with Chat(web.url) as chat:
         session = chat.new_session()
         for _ in range(10):
-            with chat.watch(session["id"]) as viewer:
-                viewer.greeting()
-                try:
-                    for _ in range(35):
-                        viewer.socket.send(_wire(chance))
-                    viewer.say("ping")
-                    viewer.until_type("pong")
-                except ConnectionClosed:
-                    raise AssertionError(f"closed: {viewer.frames[-2:]}") from None
+            with dial(socket_url(web, session["id"], user_id=chat.user)) as socket:
+                for _ in range(10):
+                    answers += _answered(socket, [_wire(chance) for _ in range(100)])
         health = chat.http.get("/health")
+        with chat.watch(session["id"]) as viewer:
+            viewer.greeting()
+            viewer.say("send_message", content="still here", process=False)
+            seen = viewer.until(lambda frame: frame.get("message", {}).get("content") == "still here")
 
+    assert answers > 8_000
     assert health.status_code == 200
+    assert seen["action"] == "new_message"
     assert "Traceback" not in web.log
+
+
+def _answered(socket: ClientConnection, frames: list[str | bytes]) -> int:
+    """Say it all, and return how much was said until the last frame, one that can't be carried out, was answered."""
+    for frame in frames:
+        socket.send(frame)
+    socket.send(json.dumps({"type": "cancel", "job_id": "none", "request_id": LAST}))
+    said: list[dict[str, Any]] = []
+    while not said or said[-1].get("request_id") != LAST:
+        said.append(json.loads(socket.recv(timeout=60)))
+    assert not [frame for frame in said if frame.get("error_code") == "INTERNAL_ERROR"]
+    return len(said)
 
 
 def _wire(chance: random.Random) -> str | bytes:
