@@ -12,7 +12,7 @@ BENCH_ARGS ?=
 COVERAGE_FLOOR ?= 90
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lock docs bench soak clean install install-test
+.PHONY: help run test lint audit lock docs bench soak clean install install-test
 
 help: ## say what can be made
 	@sed -n -E 's/^([a-z-]+):.*## /\1\t/p' Makefile | expand -t 16
@@ -33,6 +33,9 @@ lint: install-test ## style and types
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+
+audit: install-test ## what is installed and locked, against the vulnerabilities known here; asks no network
+	$(BIN)/python -m pytest -q tests/architecture/test_dependencies.py
 
 # setuptools is locked with the rest: the project itself is then installed without fetching anything more.
 LOCK = echo 'setuptools>=77' | $(BIN)/uv pip compile setup.cfg - --universal --python-version 3.11 \
