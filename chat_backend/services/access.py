@@ -51,18 +51,16 @@ def enter(session: Session, session_id: UUID, user: User, *, to: Access, lock: b
     Raises NotFound for strangers, exactly as for what does not exist, and Forbidden for participants
     whose role is too small.
     """
-    chat, role = _find(session, session_id, user, lock=lock)
+    chat, role = let_in(session, session_id, user, lock=lock)
     if to > _GRANTED[role]:
         raise Forbidden(f"As {role.value} of this chat session you may not do this.")
     return chat
 
 
-def role_in(session: Session, session_id: UUID, user: User) -> ParticipantRole:
-    """Return the user's role. Raises NotFound for strangers."""
-    return _find(session, session_id, user, lock=False)[1]
-
-
-def _find(session: Session, session_id: UUID, user: User, *, lock: bool) -> tuple[ChatSession, ParticipantRole]:
+def let_in(
+    session: Session, session_id: UUID, user: User, *, lock: bool = False
+) -> tuple[ChatSession, ParticipantRole]:
+    """Return a chat session and the user's role in it, of one moment. Raises NotFound for strangers."""
     query = _ENTRANCE_LOCKED if lock else _ENTRANCE
     row = session.execute(query, {"session_id": session_id, "user_id": user.id}).one_or_none()
     if row is None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session, selectinload
 
 from chat_backend.domain.enums import UNFINISHED_JOB, EventType
@@ -16,10 +16,19 @@ from chat_backend.protocol.events import Happening, encode, framed
 
 Row = TypeVar("Row", Message, LlmJob)
 
+# Made once: to put a statement together costs as much as to execute it.
+_CURRENT_OFFSET = select(ChatSession.last_offset).where(ChatSession.id == bindparam("session_id"))
+_IN_PROGRESS = (
+    select(Message)
+    .join(LlmJob, LlmJob.assistant_message_id == Message.id)
+    .where(LlmJob.session_id == bindparam("session_id"), LlmJob.status.in_(UNFINISHED_JOB))
+    .order_by(Message.seq)
+)
+
 
 def current_offset(session: Session, session_id: UUID) -> int | None:
     """Return the offset of the newest event; None where there is no such chat session."""
-    return session.scalar(select(ChatSession.last_offset).where(ChatSession.id == session_id))
+    return session.scalar(_CURRENT_OFFSET, {"session_id": session_id})
 
 
 def current_offsets(session: Session, session_ids: Sequence[UUID]) -> dict[UUID, int]:
@@ -68,11 +77,6 @@ def _durable(event: SessionEvent, subject: Any) -> Durable:
     return Durable(event.offset, frame, event.user_id, event.request_id)
 
 
-def in_progress(session: Session, session_ids: Sequence[UUID]) -> list[Message]:
-    """Return the replies that are not finished in these chat sessions, with the text of their last checkpoint."""
-    query = (
-        select(Message)
-        .join(LlmJob, LlmJob.assistant_message_id == Message.id)
-        .where(LlmJob.session_id.in_(session_ids), LlmJob.status.in_(UNFINISHED_JOB))
-    )
-    return list(session.scalars(query.order_by(Message.seq)))
+def in_progress(session: Session, session_id: UUID) -> list[Message]:
+    """Return the replies that are not finished in a chat session, with the text of their last checkpoint."""
+    return list(session.scalars(_IN_PROGRESS, {"session_id": session_id}))

@@ -20,7 +20,7 @@ from chat_backend.models import ChatSession, LlmJob, Message
 from chat_backend.models.base import now
 from chat_backend.protocol.events import Happening
 from chat_backend.services import idempotency, llm_jobs
-from chat_backend.services.access import OWN, READ, WRITE, enter, no_such, role_in, session_of
+from chat_backend.services.access import OWN, READ, WRITE, enter, let_in, no_such, session_of
 from chat_backend.services.chat_sessions import touch
 from chat_backend.services.idempotency import Intent
 from chat_backend.services.paging import Page, bad_cursor
@@ -159,7 +159,7 @@ def change(uow: UnitOfWork, message_id: UUID, user: User, **fields: Any) -> Mess
     message = uow.session.get(Message, message_id, populate_existing=True)
     if message is None:
         raise no_such("message")
-    if message.user_id != user.id and role_in(uow.session, session_id, user) != "owner":
+    if message.user_id != user.id and let_in(uow.session, session_id, user)[1] != "owner":
         raise Forbidden("Only its author and the owner may change a message.")
     if message.status.unfinished:
         raise Conflict("The reply is still being written.", code=ErrorCode.MESSAGE_BUSY)

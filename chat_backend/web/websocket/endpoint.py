@@ -30,7 +30,7 @@ from chat_backend.domain.errors import (
     TooMany,
     Unauthenticated,
 )
-from chat_backend.services.access import READ, enter, no_such, role_in
+from chat_backend.services.access import let_in, no_such
 from chat_backend.web.auth import identify_stream
 from chat_backend.web.context import settings
 from chat_backend.web.headers import LOOPBACK
@@ -132,9 +132,8 @@ def admit(hub: Hub, session_id: str, outbox: Outbox) -> tuple[Connection, int | 
     session = canonical_id(session_id)
     user = identify_stream(request, session, hub.backend)
     with hub.backend.reading() as reading:
-        # The offset before the role: whoever is removed between the two is found when the connection goes live.
-        admitted_at = enter(reading, session, user, to=READ).last_offset
-        role = role_in(reading, session, user)
+        # Offset and role are of one moment: whoever is removed after it is found when the connection goes live.
+        chat, role = let_in(reading, session, user)
     since = read_since(request.headers.get("Last-Event-ID") or request.args.get("since"))
     connection = Connection(
         session,
@@ -143,7 +142,7 @@ def admit(hub: Hub, session_id: str, outbox: Outbox) -> tuple[Connection, int | 
         role=role,
         deltas=request.args.get("deltas") == "1",
         outbox_bytes=hub.settings.outbox_bytes,
-        admitted_at=admitted_at,
+        admitted_at=chat.last_offset,
     )
     return connection, since
 

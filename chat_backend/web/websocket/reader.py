@@ -99,7 +99,7 @@ class Reader:
             missed = []
             if feed.loaded and offset > known:
                 missed = events.after(session, feed.session_id, known, limit=EVENTS_AT_ONCE)
-            replies = [message_shape(message) for message in events.in_progress(session, [feed.session_id])]
+            replies = [message_shape(message) for message in events.in_progress(session, feed.session_id)]
         if missed and missed[-1].offset < offset:
             feed.reconcile(Truth(offset, missed, []))
             return False
@@ -137,7 +137,7 @@ def _log(session: Session, chat: ChatSession, *, since: int) -> Log:
     if not events.can_replay(session, chat.id, since, chat.last_offset):
         return Log(chat.last_offset)
     found = list(_bounded(events.after(session, chat.id, since, limit=EVENTS_AT_ONCE)))
-    shown = events.in_progress(session, [chat.id]) if found else []
+    shown = events.in_progress(session, chat.id) if found else []
     return Log(chat.last_offset, found, [message_shape(message) for message in shown])
 
 
