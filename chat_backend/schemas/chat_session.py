@@ -95,6 +95,9 @@ class SessionQuery(PageQuery):
     user_id = Text(validate=length(1, limits.USER_ID_CHARACTERS))
     is_active = QueryFlag()
     llm_provider = fields.String(validate=PROVIDER)
+    title = Text(
+        validate=length(1, limits.TITLE_CHARACTERS), metadata={"description": "A part of the title, in either case."}
+    )
 
 
 class SessionShape(Shown):

@@ -13,6 +13,7 @@ from chat_backend.schemas.paging import PageQuery, PageShape
 
 CONTENT = length(1, limits.CONTENT_CHARACTERS)
 COUNT = validate.Range(0, limits.MAX_COUNT)
+RENDERED_AS = validate.OneOf(["html"])
 
 
 class NewMessage(Wire):
@@ -41,6 +42,7 @@ class MessageQuery(PageQuery):
     """Which messages are asked for."""
 
     before = Time()
+    render = fields.String(validate=RENDERED_AS)
 
 
 class MessageShape(Shown):
@@ -67,13 +69,19 @@ class MessageShape(Shown):
     updated_at = Time(required=True)
 
 
-class SentMessage(MessageShape):
+class RenderedMessage(MessageShape):
+    """A message, with its HTML where that was asked for."""
+
+    content_html = fields.String(allow_none=True)
+
+
+class SentMessage(RenderedMessage):
     """A stored message and, where a reply was asked for, its job."""
 
     job = fields.Nested(JobShape)
 
 
 class MessageList(PageShape):
-    messages = fields.List(fields.Nested(MessageShape), required=True)
+    messages = fields.List(fields.Nested(RenderedMessage), required=True)
     session_id = fields.UUID(required=True)
     offset = fields.Integer(required=True)

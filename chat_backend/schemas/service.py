@@ -46,6 +46,11 @@ class ProviderStats(Shown):
     average_time_to_first_token_ms = fields.Float(required=True, allow_none=True)
 
 
+class ClientConfig(Shown):
+    auth_mode = fields.String(required=True, metadata={"enum": ["jwt", "dev"]})
+    flower_url = fields.String(required=True, allow_none=True)
+
+
 class Stats(Shown):
     total_sessions = fields.Integer(required=True)
     total_messages = fields.Integer(required=True)

@@ -56,10 +56,12 @@ def show(session: Session, session_id: UUID, user: User) -> ChatSession:
     return enter(session, session_id, user, to=READ)
 
 
-def page(session: Session, user: User, asked: Page, **filters: Any) -> dict[str, Any]:
+def page(session: Session, user: User, asked: Page, *, title: str | None = None, **filters: Any) -> dict[str, Any]:
     """Return one page of the chat sessions the user takes part in, in the order they were made."""
     conditions = [Participant.user_id == user.id]
     conditions += [getattr(ChatSession, name) == value for name, value in filters.items()]
+    if title is not None:
+        conditions.append(ChatSession.title.icontains(title, autoescape=True))
     mine = select(ChatSession).join(Participant, Participant.session_id == ChatSession.id).where(*conditions)
     # Ids are made in time order, so the index on (user, session) is the order of creation too.
     column = Participant.session_id

@@ -104,6 +104,15 @@ def _check_parent(uow: UnitOfWork, chat: ChatSession, parent_id: UUID | None) ->
         raise InvalidInput("There is no such message in this chat session.", field="parent_message_id")
 
 
+def show(session: Session, message_id: UUID, user: User) -> Message:
+    """Return a message to a participant of its chat session."""
+    session_of(session, Message, message_id, user)
+    message = session.get(Message, message_id)
+    if message is None:
+        raise no_such("message")
+    return message
+
+
 def page(session: Session, session_id: UUID, user: User, asked: Page, *, before: datetime | None) -> dict[str, Any]:
     """Return one page of the messages, in the order of seq, and the offset it is current to."""
     chat = enter(session, session_id, user, to=READ)

@@ -9,7 +9,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from chat_backend.bootstrap import Backend, connect, flask_app
 from chat_backend.config import Settings
 from chat_backend.domain.limits import BODY_BYTES
-from chat_backend.web import auth, documents, errors, headers, live, rate_limits
+from chat_backend.web import auth, documents, errors, headers, live, page, rate_limits
 from chat_backend.web.api import audit, llm_jobs, messages, participants, providers, quota, service, sessions, tickets
 from chat_backend.web.health import HealthCheck
 from chat_backend.web.model_lists import ModelCatalogue
@@ -69,6 +69,7 @@ def _register(app: Flask, settings: Settings) -> None:
     if settings.default_llm_model:
         need_not(api, "NewSession", ("llm_provider", "llm_model"))
     documents.install(app)
+    page.install(app)
 
 
 def _trust_proxies(app: Flask, count: int) -> None:

@@ -18,7 +18,9 @@ from chat_backend.web.tokens import Tokens
 
 # The only endpoints that anyone may ask.
 HEALTH = "service.health"
-OPEN = frozenset({HEALTH, "api-docs.openapi_json", "documents.asyncapi", "swagger_ui.show"})
+DOCUMENTS = ("api-docs.openapi_json", "documents.asyncapi", "swagger_ui.show")
+PAGE = ("page.show", "page.show_file", "service.client_config")
+OPEN = frozenset({HEALTH, *DOCUMENTS, *PAGE})
 # These ask by themselves (identify_stream), once they can answer in their own way.
 STREAMS = ("/websocket", "/events")
 

@@ -59,6 +59,9 @@ LIBRARIES = {
     "uvloop": {"workers"},
     "sqlalchemy": {"models", "services", "unit_of_work", "bootstrap", "web", "cli"},
     "marshmallow": {"schemas", "protocol", "web"},
+    "markdown_it": {"web"},
+    "nh3": {"web"},
+    "pygments": {"web"},
 }
 
 

@@ -42,6 +42,7 @@ TABLE = {
     "DELETE /sessions/<uuid:session_id>": Row(answers=(200, 403, 403, 404)),
     "GET /sessions/<uuid:session_id>/messages": Row(),
     "POST /sessions/<uuid:session_id>/messages": Row({"content": "x"}, (201, 201, 403, 404)),
+    "GET /messages/<uuid:message_id>": Row(),
     "PUT /messages/<uuid:message_id>": Row({"content": "x"}, (200, 403, 403, 404)),
     "POST /sessions/<uuid:session_id>/process-llm": Row({"prompt": "x", "stream": True}, (202, 202, 403, 404)),
     "POST /messages/<uuid:message_id>/regenerate": Row({"stream": True}, (202, 202, 403, 404)),

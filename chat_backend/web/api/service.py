@@ -6,10 +6,11 @@ from typing import Any
 
 from flask import current_app
 
-from chat_backend.schemas.service import Health, Stats
+from chat_backend.config import Settings
+from chat_backend.schemas.service import ClientConfig, ErrorShape, Health, Stats
 from chat_backend.services import stats
 from chat_backend.web.auth import current_user
-from chat_backend.web.context import backend
+from chat_backend.web.context import backend, settings
 from chat_backend.web.health import UNHEALTHY, HealthCheck
 from chat_backend.web.openapi import Blueprint
 
@@ -26,6 +27,20 @@ def health() -> tuple[dict[str, Any], int]:
     hub = current_app.extensions["chat_hub"]
     report = check.report(process_id=hub.id, local_connections=hub.count)
     return report, 503 if report["status"] == UNHEALTHY else 200
+
+
+@bp.get("/client-config")
+@bp.response(200, ClientConfig)
+@bp.alt_response(500, schema=ErrorShape)
+@bp.doc(security=[])
+def client_config() -> dict[str, Any]:
+    """Tell a page what it must know before it can say who is asking."""
+    return {"auth_mode": settings().auth_mode, "flower_url": _flower_url(settings())}
+
+
+def _flower_url(of: Settings) -> str | None:
+    # Elsewhere Flower is not where its port says; and who may look is for the operator to tell.
+    return f"http://127.0.0.1:{of.flower_port}" if of.is_dev else None
 
 
 @bp.get("/stats")

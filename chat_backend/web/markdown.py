@@ -1,0 +1,137 @@
+"""Markdown as HTML that a page may show: what a model wrote is hostile, and may be shaped to cost time.
+
+Raw HTML is shown as text, images are links, and links lead to http, https and mailto only. Two fences, each enough by
+itself: markdown-it makes no other HTML, and nh3 lets no other pass.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
+from typing import Any
+
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererProtocol
+from markdown_it.rules_block import StateBlock
+from markdown_it.rules_inline import StateInline
+from markdown_it.token import Token
+from markdown_it.utils import EnvType, OptionsDict
+from pygments.lexers import get_lexer_by_name
+from pygments.token import STANDARD_TYPES
+
+# What is longer is shown as it was written: a thread is held for as long as it takes.
+MOST_CHARACTERS = 50_000
+MOST_HIGHLIGHTED = 10_000
+_LINKED = ("http://", "https://", "mailto:")
+_TAGS = {
+    *("a", "blockquote", "br", "code", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre"),
+    *("s", "span", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"),
+}
+_CLASSES = {name for name in STANDARD_TYPES.values() if name}
+_ALIGNED = {"text-align:left": "left", "text-align:center": "center", "text-align:right": "right"}
+# Each was tried with 47 hostile texts, and took little time for any one word. (ini took seconds.)
+_LANGUAGES = {
+    *("bash", "c", "c++", "cpp", "c#", "csharp", "cs", "css", "diff", "docker", "dockerfile", "go", "html", "java"),
+    *("javascript", "js", "json", "kotlin", "lua", "make", "makefile", "nginx", "perl", "php", "powershell", "py"),
+    *("python", "python3", "rb", "rs", "ruby", "rust", "scala", "sh", "shell", "sql", "swift", "toml", "ts", "tsx"),
+    *("jsx", "typescript", "xml", "yaml", "yml"),
+}
+
+
+class Patience:
+    """How much of a thread's time may be spent, over one text or several."""
+
+    def __init__(self, seconds: float, *, clock: Callable[[], float] = time.thread_time) -> None:
+        self._clock = clock
+        self._ends = clock() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds; none or less where it has run out."""
+        return self._ends - self._clock()
+
+    def check(self) -> None:
+        """Raise TookTooLong where it has run out."""
+        if self.left <= 0:
+            raise TookTooLong
+
+
+class TookTooLong(Exception):
+    """A text takes more time to render than there is."""
+
+
+def render(text: str, patience: Patience) -> str:
+    """Return a text as safe HTML; one that is too long, or takes too long, as it was written."""
+    if len(text) > MOST_CHARACTERS:
+        return as_written(text)
+    try:
+        html = _MARKDOWN.render(text, {"patience": patience})
+    except (TookTooLong, RecursionError):
+        return as_written(text)
+    return _clean(html)
+
+
+def as_written(text: str) -> str:
+    """Return a text as HTML that shows just what was written."""
+    return f'<p class="as-written">{escape(text)}</p>'
+
+
+def _clean(html: str) -> str:
+    return nh3.clean(
+        html,
+        tags=_TAGS,
+        attributes={"a": {"href", "title"}, "code": {"data-language"}, "ol": {"start"}},
+        allowed_classes={"span": _CLASSES, "th": set(_ALIGNED.values()), "td": set(_ALIGNED.values())},
+        url_schemes={"http", "https", "mailto"},
+        link_rel="noopener noreferrer nofollow",
+        set_tag_attribute_values={"a": {"target": "_blank"}},
+    )
+
+
+def _markdown() -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False, "breaks": True})
+    parser.enable(["table", "strikethrough"]).disable(["image", "html_block", "html_inline"])
+    parser.validateLink = lambda url: url.lower().startswith(_LINKED)  # type: ignore[method-assign]
+    # The first rules of all are asked at every line and at every sign: there we look at the clock.
+    parser.block.ruler.before("table", "patience", _patience_of_blocks)
+    parser.inline.ruler.before("text", "patience", _patience_of_signs)
+    for name, rule in {"fence": _code, "code_block": _code, "th_open": _cell, "td_open": _cell}.items():
+        parser.add_render_rule(name, rule)
+    return parser
+
+
+def _patience_of_blocks(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    state.env["patience"].check()
+    return False
+
+
+def _patience_of_signs(state: StateInline, silent: bool) -> bool:
+    state.env["patience"].check()
+    return False
+
+
+def _cell(renderer: RendererProtocol, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:
+    # A style attribute would be against the page's policy.
+    aligned = _ALIGNED.get(str(tokens[index].attrs.get("style")))
+    return f'<{tokens[index].tag} class="{aligned}">' if aligned else f"<{tokens[index].tag}>"
+
+
+def _code(renderer: RendererProtocol, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:
+    language = tokens[index].info.strip().split(maxsplit=1)[0] if tokens[index].info.strip() else ""
+    code = "".join(_highlighted(tokens[index].content, language.lower(), env["patience"]))
+    return f'<pre><code data-language="{escape(language[:30])}">{code}</code></pre>\n'
+
+
+def _highlighted(code: str, language: str, patience: Patience) -> Iterator[str]:
+    if language not in _LANGUAGES or len(code) > MOST_HIGHLIGHTED:
+        yield escape(code)
+        return
+    for kind, text in get_lexer_by_name(language, stripnl=False, ensurenl=False).get_tokens(code):
+        patience.check()
+        name = STANDARD_TYPES.get(kind, "")
+        yield f'<span class="{name}">{escape(text)}</span>' if name and name != "w" else escape(text)
+
+
+_MARKDOWN: Any = _markdown()
