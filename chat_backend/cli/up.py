@@ -182,6 +182,7 @@ def _welcome(address: str, settings: Settings) -> str:
     return f"""
   chat_backend is running at {address}
 
+  Chat           {address}/
   API and docs   {address}/docs
   Flower         http://{embedded.LOOPBACK}:{settings.flower_port}
   First request  curl -X POST {address}/api/v1/chat/sessions \\

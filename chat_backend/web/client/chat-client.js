@@ -1,0 +1,555 @@
+/**
+ * The reference client of chat_backend: plain JavaScript that needs no page. docs/client.md tells its story.
+ *
+ *   const api = new ChatApi({ identity: devIdentity("alice") });
+ *   const session = await api.post("/sessions", { llm_provider: "LOCAL", llm_model: "demo" });
+ *   const live = new LiveSession(api, session.id);
+ *   live.addEventListener("text", ({ detail }) => console.log(detail.message.content));
+ *   await live.open();
+ *   live.send("Hello");
+ */
+
+const PREFIX = "/api/v1/chat";
+const TRIES = 5;
+const LONGEST_RETRY_AFTER_SECONDS = 10;
+const BACKOFF_BASE_SECONDS = 0.5;
+const BACKOFF_CAP_SECONDS = 15;
+const PING_SECONDS = 20;
+const SILENCE_SECONDS = 10;
+const TYPING_SECONDS = 7;
+const TYPING_AGAIN_SECONDS = 3;
+const HTML_AT_ONCE = 4;
+
+/** What ends a connection for good: all other closings are answered by coming back. */
+const FAREWELLS = { 4401: "unauthenticated", 4403: "removed", 4404: "gone" };
+
+// Who is asking
+
+/** Say who is asking where AUTH_MODE is `dev`: a name is believed. */
+export function devIdentity(user) {
+  // A header holds Latin-1 only; the server reads its bytes as UTF-8.
+  const header = String.fromCharCode(...new TextEncoder().encode(user));
+  return { user, headers: () => ({ "X-User-ID": header }), socketQuery: async () => ({ user_id: user }) };
+}
+
+/** Say who is asking by a token. It goes into no URL: each connection gets a ticket of its own. */
+export function tokenIdentity(token) {
+  return {
+    user: subjectOf(token),
+    headers: () => ({ Authorization: `Bearer ${token}` }),
+    socketQuery: async (api, sessionId) => {
+      const { ticket } = await api.post(`/sessions/${sessionId}/ws-ticket`);
+      return { ticket };
+    },
+  };
+}
+
+/** Return the user that a token names, or null for what is no token. Only the server can tell whether it is true. */
+function subjectOf(token) {
+  try {
+    const [, body] = token.split(".");
+    const bytes = Uint8Array.from(atob(body.replaceAll("-", "+").replaceAll("_", "/")), (sign) => sign.codePointAt(0));
+    return JSON.parse(new TextDecoder().decode(bytes)).sub ?? null;
+  } catch {
+    return null;
+  }
+}
+
+// REST
+
+/** An answer that is no success; `status` 0 means that there was none. */
+export class ApiError extends Error {
+  constructor(status, body, retryAfterSeconds = null) {
+    super(body?.details?.message ?? "The server can't be reached.");
+    this.status = status;
+    this.code = body?.error_code ?? "UNREACHABLE";
+    this.body = body;
+    this.retryAfterSeconds = retryAfterSeconds;
+  }
+
+  /** Whether the same request may succeed in a moment. */
+  get isPassing() {
+    const isBusy = this.status === 429 || this.status === 503;
+    return this.status === 0 || (isBusy && (this.retryAfterSeconds ?? 0) <= LONGEST_RETRY_AFTER_SECONDS);
+  }
+}
+
+/** REST with the patience that a network needs: every effect is named once, so asking again is safe. */
+export class ChatApi {
+  constructor({ identity, origin = globalThis.location?.origin, random = Math.random }) {
+    this.identity = identity;
+    this.origin = origin;
+    this.random = random;
+  }
+
+  get(path, query) {
+    return this.request("GET", path, { query });
+  }
+
+  post(path, body) {
+    return this.request("POST", path, { body, headers: { "Idempotency-Key": newId() } });
+  }
+
+  put(path, body) {
+    return this.request("PUT", path, { body });
+  }
+
+  delete(path) {
+    return this.request("DELETE", path);
+  }
+
+  /** Ask, and ask again where that may help. Throws ApiError. */
+  async request(method, path, { query, body, headers } = {}) {
+    for (let number = 1; ; number += 1) {
+      try {
+        return await this.#ask(method, this.url(path, query), body, headers);
+      } catch (error) {
+        if (!error.isPassing || number >= TRIES) throw error;
+        await pause(Math.max(error.retryAfterSeconds ?? 0, backoffSeconds(number - 1, this.random)));
+      }
+    }
+  }
+
+  url(path, query = {}) {
+    const url = new URL(PREFIX + path, this.origin);
+    for (const [name, value] of Object.entries(query)) {
+      if (value !== undefined && value !== null) url.searchParams.set(name, value);
+    }
+    return url;
+  }
+
+  async #ask(method, url, body, headers) {
+    const sent = { ...this.identity.headers(), ...headers };
+    if (body !== undefined) sent["Content-Type"] = "application/json";
+    let response, answer;
+    try {
+      response = await fetch(url, { method, headers: sent, body: body && JSON.stringify(body), cache: "no-store" });
+      answer = response.status === 204 ? null : await response.json();
+    } catch {
+      throw new ApiError(0, null);
+    }
+    if (!response.ok) throw new ApiError(response.status, answer, retryAfter(response));
+    return answer;
+  }
+}
+
+function retryAfter(response) {
+  const seconds = Number(response.headers.get("Retry-After") ?? NaN);
+  return Number.isFinite(seconds) ? seconds : null;
+}
+
+// One chat session, live
+
+/**
+ * A chat session as it is, kept so: everything that the server says is applied here, and told as events.
+ *
+ * | event      | detail                                                                              |
+ * |------------|-------------------------------------------------------------------------------------|
+ * | `reset`    | none: all messages are to be shown anew                                             |
+ * | `message`  | `{message, action}`: new or changed; `action` as the server says it, else `"older"` or `"html"` |
+ * | `text`     | `{message, added}`: a reply grew                                                    |
+ * | `unsent`   | `{entry}`: a message of mine was taken up, sent (`entry.state` is `sent`) or refused |
+ * | `job`      | `{job}`                                                                             |
+ * | `session`  | `{session}`: title, settings or participants changed                                |
+ * | `presence` | none: `online` or `typing` changed                                                  |
+ * | `state`    | none: `state` changed                                                               |
+ * | `fault`    | `{error}`: the server refused something that has no name                            |
+ *
+ * `state` is `connecting`, `live`, `waiting` (until `retryAt`), or `closed` for the reason `closedBecause`:
+ * `unauthenticated`, `removed`, `gone`, or `left` by us.
+ */
+export class LiveSession extends EventTarget {
+  #socket = null;
+  #failures = 0;
+  #timers = new Map();
+  #points = new Map();
+  #olderCursor = null;
+  #heardAt = 0;
+  #typedAt = 0;
+  #htmlWanted = new Set();
+  #htmlRunning = 0;
+
+  constructor(api, id, { pageSize = 50, html = false, random = Math.random } = {}) {
+    super();
+    this.api = api;
+    this.id = id;
+    this.pageSize = pageSize;
+    this.html = html;
+    this.random = random;
+    this.userId = api.identity.user;
+    this.offset = 0;
+    this.messages = new Map();
+    this.jobs = new Map();
+    this.unsent = new Map();
+    this.online = [];
+    this.typing = new Set();
+    this.hasOlder = false;
+    this.state = "connecting";
+    this.closedBecause = null;
+    this.retryAt = null;
+  }
+
+  /** Fetch the newest messages, then connect and stay connected. Throws ApiError where there is nothing to open. */
+  async open() {
+    await this.#fetchNewest();
+    this.#connect();
+  }
+
+  /** Leave: nothing more is heard or said. */
+  close(reason = "left") {
+    for (const name of [...this.#timers.keys()]) this.#clear(name);
+    this.#drop();
+    this.closedBecause = reason;
+    this.#enter("closed");
+  }
+
+  /** Come back at once instead of after the pause; for when the network is known to be there again. */
+  retryNow() {
+    if (this.state === "waiting") this.#connect();
+  }
+
+  /** Send a message and ask for the reply; it goes on being sent until the server has said yes or no. */
+  send(content, { onBusy } = {}) {
+    const entry = { requestId: newId(), content, onBusy, state: "sending", error: null, createdAt: new Date() };
+    this.unsent.set(entry.requestId, entry);
+    this.#deliver(entry);
+    return entry;
+  }
+
+  /** Send a refused message once more, under the same name: should it have been stored after all, it is not doubled. */
+  sendAgain(requestId) {
+    const entry = this.unsent.get(requestId);
+    entry.state = "sending";
+    entry.error = null;
+    this.#deliver(entry);
+  }
+
+  /** Forget a refused message. */
+  discard(requestId) {
+    this.unsent.delete(requestId);
+  }
+
+  /** Stop a reply. By REST, which needs no connection. */
+  cancel(jobId) {
+    return this.api.post(`/jobs/${jobId}/cancel`);
+  }
+
+  /** Ask for another reply to the same question. */
+  regenerate(messageId) {
+    return this.api.post(`/messages/${messageId}/regenerate`, { stream: true });
+  }
+
+  /** Tell that I am typing; call it at every key. */
+  typed() {
+    const now = Date.now();
+    if (now - this.#typedAt > TYPING_AGAIN_SECONDS * 1000) {
+      this.#typedAt = now;
+      this.#say({ type: "typing_start" });
+    }
+  }
+
+  /** Tell that I stopped typing. */
+  stoppedTyping() {
+    if (this.#typedAt) this.#say({ type: "typing_stop" });
+    this.#typedAt = 0;
+  }
+
+  /** Fetch the page before the oldest message there is. */
+  async fetchOlder() {
+    const page = await this.#page({ cursor: this.#olderCursor });
+    for (const message of page.messages) this.#put(message, "older");
+    this.#turned(page);
+  }
+
+  // What is fetched
+
+  async #fetchNewest() {
+    const page = await this.#page({ order: "desc", page_size: this.pageSize });
+    this.messages.clear();
+    this.#points.clear();
+    for (const message of page.messages.reverse()) this.#put(message, null);
+    this.offset = page.offset;
+    this.#turned(page);
+    this.#tell("reset");
+  }
+
+  #page(query) {
+    const size = query.cursor ? {} : { page_size: this.pageSize };
+    return this.api.get(`/sessions/${this.id}/messages`, { render: this.html ? "html" : undefined, ...size, ...query });
+  }
+
+  #turned(page) {
+    this.hasOlder = page.has_more;
+    this.#olderCursor = page.next_cursor;
+  }
+
+  /** Ask for the rendered form of a finished message, few at a time. */
+  #wantHtml(message) {
+    if (!this.html || message.is_streaming || typeof message.content_html === "string") return;
+    this.#htmlWanted.add(message.id);
+    this.#fetchHtml();
+  }
+
+  async #fetchHtml() {
+    if (this.#htmlRunning >= HTML_AT_ONCE || this.#htmlWanted.size === 0) return;
+    const [id] = this.#htmlWanted;
+    this.#htmlWanted.delete(id);
+    this.#htmlRunning += 1;
+    try {
+      const message = await this.api.get(`/messages/${id}`, { render: "html" });
+      // Asked alone there always is one; what changed meanwhile has been asked for anew.
+      if (this.messages.get(id)?.updated_at === message.updated_at) this.#put(message, "html");
+    } catch (error) {
+      if (error.status === 401) this.close("unauthenticated");
+    } finally {
+      this.#htmlRunning -= 1;
+      this.#fetchHtml();
+    }
+  }
+
+  // The connection
+
+  async #connect() {
+    this.#clear("retry");
+    this.#drop();
+    this.#enter("connecting");
+    // The socket we are waiting for; whatever comes of an older one is not heard any more.
+    const attempt = (this.#socket = { close() {} });
+    try {
+      const query = await this.api.identity.socketQuery(this.api, this.id);
+      if (this.#socket !== attempt) return;
+      this.#listen(new WebSocket(this.#address({ ...query, since: this.offset, deltas: 1 })));
+    } catch (error) {
+      if (this.#socket === attempt) this.#lost(FAREWELLS[4000 + error.status]);
+    }
+  }
+
+  #address(query) {
+    const url = this.api.url(`/sessions/${this.id}/websocket`, query);
+    url.protocol = url.protocol.replace("http", "ws");
+    return url;
+  }
+
+  #listen(socket) {
+    this.#socket = socket;
+    const isCurrent = () => this.#socket === socket;
+    socket.onmessage = ({ data }) => isCurrent() && this.#hear(JSON.parse(data));
+    socket.onclose = ({ code }) => isCurrent() && this.#lost(FAREWELLS[code]);
+  }
+
+  #drop() {
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.close();
+  }
+
+  /** The connection has ended: for good, or until we come back after a growing, random pause. */
+  #lost(farewell) {
+    if (farewell) return this.close(farewell);
+    this.#drop();
+    this.#clear("ping");
+    this.online = [];
+    this.#hush();
+    const seconds = backoffSeconds(this.#failures, this.random);
+    this.#failures += 1;
+    this.retryAt = new Date(Date.now() + seconds * 1000);
+    this.#enter("waiting");
+    this.#after(seconds, "retry", () => this.#connect());
+  }
+
+  /** Something does not fit: begin anew from the last offset, where the server tells all that is missing. */
+  #resume() {
+    if (this.state !== "closed") this.#lost();
+  }
+
+  /** A socket may be dead without having closed: ask now and then, and do not wait long. */
+  #watch() {
+    this.#after(PING_SECONDS, "ping", () => {
+      const askedAt = Date.now();
+      this.#say({ type: "ping" });
+      this.#after(SILENCE_SECONDS, "ping", () => (this.#heardAt < askedAt ? this.#resume() : this.#watch()));
+    });
+  }
+
+  #say(frame) {
+    if (this.state === "live") this.#socket.send(JSON.stringify(frame));
+  }
+
+  #deliver(entry) {
+    this.#tell("unsent", { entry });
+    this.#say({
+      type: "send_message",
+      content: entry.content,
+      request_id: entry.requestId,
+      ...(entry.onBusy ? { on_busy: entry.onBusy } : {}),
+    });
+  }
+
+  // What the server says
+
+  #hear(frame) {
+    this.#heardAt = Date.now();
+    if (this.#isOld(frame)) return;
+    switch (frame.type) {
+      case "connection_established":
+        return this.#greeted(frame);
+      case "message_update":
+        return this.#updated(frame);
+      case "message_delta":
+        return this.#grew(frame);
+      case "job_update":
+        this.jobs.set(frame.job.assistant_message_id, frame.job);
+        return this.#tell("job", { job: frame.job });
+      case "session_update":
+        return this.#tell("session", { session: frame.session });
+      case "user_joined":
+      case "user_left":
+        this.online = frame.participants_online;
+        return this.#tell("presence");
+      case "typing_indicator":
+        return this.#types(frame.user_id, frame.is_typing);
+      case "error":
+        return this.#refused(frame);
+      case "pong":
+        return frame.offset > this.offset ? this.#resume() : undefined;
+      default: // a later server may say more
+    }
+  }
+
+  /** Durable events are numbered without a gap: each counts once, and a missing one is fetched by coming back. */
+  #isOld(frame) {
+    if (frame.offset === undefined || frame.type === "pong" || frame.type === "connection_established") return false;
+    if (frame.offset > this.offset + 1) this.#resume();
+    if (frame.offset !== this.offset + 1) return true;
+    this.offset = frame.offset;
+    return false;
+  }
+
+  async #greeted(frame) {
+    this.userId = frame.user_id;
+    this.online = frame.participants_online;
+    if (!frame.recovered) return this.#startOver();
+    this.#failures = 0;
+    this.#enter("live");
+    this.#tell("presence");
+    this.#watch();
+    for (const entry of this.unsent.values()) if (entry.state === "sending") this.#deliver(entry);
+  }
+
+  /** What we missed can't be told any more: fetch what is there, and connect from that offset. */
+  async #startOver() {
+    const attempt = this.#socket;
+    try {
+      await this.#fetchNewest();
+      if (this.#socket === attempt) this.#connect();
+    } catch (error) {
+      if (this.#socket === attempt) this.#lost(FAREWELLS[4000 + error.status]);
+    }
+  }
+
+  #updated({ message, action, request_id: requestId }) {
+    const entry = this.unsent.get(requestId);
+    this.unsent.delete(requestId);
+    this.#put(message, action);
+    if (message.user_id) this.#types(message.user_id, false);
+    if (entry) {
+      entry.state = "sent";
+      this.#tell("unsent", { entry });
+    }
+  }
+
+  /** Append a piece of a reply. `start` counts code points, `length` of a JavaScript string does not. */
+  #grew({ message_id: id, attempt, start, text }) {
+    const message = this.messages.get(id);
+    if (!message) return;
+    if (attempt > message.attempt && start === 0) {
+      this.#put({ ...message, attempt, content: "", status: "streaming" }, "restarted");
+      return this.#grew({ message_id: id, attempt, start, text });
+    }
+    const known = this.#points.get(id);
+    if (attempt !== message.attempt || start !== known) return this.#resume();
+    message.content += text;
+    message.status = "streaming";
+    this.#points.set(id, known + countPoints(text));
+    this.#tell("text", { message, added: text });
+  }
+
+  #put(message, action) {
+    const oldest = this.messages.values().next().value;
+    const isAbove = oldest && message.seq < oldest.seq && !this.messages.has(message.id);
+    if (isAbove && action !== "older") {
+      // A message further up than what was fetched: it comes with its page.
+      if (this.hasOlder) return;
+    }
+    this.messages.set(message.id, message);
+    if (isAbove) this.messages = new Map([...this.messages].sort(([, a], [, b]) => a.seq - b.seq));
+    this.#points.set(message.id, countPoints(message.content));
+    if (action) this.#tell("message", { message, action });
+    this.#wantHtml(message);
+  }
+
+  #types(user, isTyping) {
+    this.#clear(`typing ${user}`);
+    if (isTyping) this.#after(TYPING_SECONDS, `typing ${user}`, () => this.#types(user, false));
+    const changed = isTyping ? !this.typing.has(user) : this.typing.has(user);
+    if (isTyping) this.typing.add(user);
+    else this.typing.delete(user);
+    if (changed) this.#tell("presence");
+  }
+
+  #hush() {
+    for (const user of this.typing) this.#clear(`typing ${user}`);
+    this.typing.clear();
+    this.#typedAt = 0;
+    this.#tell("presence");
+  }
+
+  #refused(frame) {
+    const entry = this.unsent.get(frame.request_id);
+    if (!entry) return this.#tell("fault", { error: frame });
+    entry.state = "refused";
+    entry.error = frame;
+    this.#tell("unsent", { entry });
+  }
+
+  // Small things
+
+  #enter(state) {
+    this.state = state;
+    this.#tell("state");
+  }
+
+  #tell(type, detail = null) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+
+  #after(seconds, name, act) {
+    this.#clear(name);
+    this.#timers.set(name, setTimeout(act, seconds * 1000));
+  }
+
+  #clear(name) {
+    clearTimeout(this.#timers.get(name));
+    this.#timers.delete(name);
+  }
+}
+
+/** Full jitter: a crowd that was cut off together must not come back together. */
+function backoffSeconds(failures, random) {
+  return random() * Math.min(BACKOFF_CAP_SECONDS, BACKOFF_BASE_SECONDS * 2 ** failures);
+}
+
+function pause(seconds) {
+  return new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+}
+
+function countPoints(text) {
+  let count = 0;
+  for (const _ of text) count += 1;
+  return count;
+}
+
+/** Return a name that nobody else has. `crypto.randomUUID` is there on https and loopback only. */
+export function newId() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

@@ -1,0 +1,69 @@
+/** Who takes part in a chat, who is here now, and a way to invite. */
+
+import { face } from "./conversation.js";
+import { dialogOf, h, iconButton, openDialog } from "./dom.js";
+import { t } from "./i18n.js";
+import { notify } from "./notices.js";
+
+const ROLES = { owner: "roleOwner", member: "roleMember", viewer: "roleViewer" };
+
+/** Show the people of a live session; in dev mode each comes with a link that opens a window as that user. */
+export async function showPeople(api, live, session, { isDev }) {
+  const list = h("ul", { class: "people" });
+  const mayInvite = session.user_id === api.identity.user;
+  const user = h("input", { "aria-label": t("inviteUser"), placeholder: t("inviteUser"), required: true, maxlength: "255", autocomplete: "off" });
+  const role = h("select", { "aria-label": t("role") }, ...["member", "viewer"].map((name) => h("option", { value: name }, t(ROLES[name]))));
+
+  async function attempt(act) {
+    try {
+      await act();
+      await show();
+    } catch (error) {
+      notify(error.message);
+    }
+  }
+
+  async function show() {
+    const { participants } = await api.get(`/sessions/${session.id}/participants`);
+    list.replaceChildren(...participants.map(person));
+  }
+
+  function person({ user_id: name, role: has }) {
+    const isMe = name === api.identity.user;
+    const mayRemove = has !== "owner" && (mayInvite || isMe);
+    const path = `/sessions/${session.id}/participants/${encodeURIComponent(name)}`;
+    return h(
+      "li",
+      {},
+      face(name),
+      h("span", { class: "name" }, name, isMe && ` (${t("you")})`),
+      live.online.includes(name) && h("span", { class: "here" }, t("isHere")),
+      h("span", { class: "role" }, t(ROLES[has])),
+      isDev && !isMe && openAs(name),
+      mayRemove && iconButton("close", isMe ? t("leave") : t("remove", { user: name }), () => attempt(() => api.delete(path))),
+    );
+  }
+
+  function openAs(name) {
+    const label = t("openAs", { user: name });
+    const href = `/?user=${encodeURIComponent(name)}#/s/${session.id}`;
+    return h("a", { class: "icon-button", href, target: "_blank", rel: "noopener", "aria-label": label, title: label }, h("span", { class: "icon", "data-icon": "window" }));
+  }
+
+  function invite(event) {
+    event.preventDefault();
+    const body = { user_id: user.value.trim(), role: role.value };
+    attempt(async () => {
+      await api.post(`/sessions/${session.id}/participants`, body);
+      user.value = "";
+    });
+  }
+
+  const form = h("form", { class: "invite", onsubmit: invite }, user, role, h("button", { type: "submit", class: "primary" }, t("invite")));
+  const dialog = dialogOf(t("people"), t("close"), list, ...(mayInvite ? [form] : []), ...(mayInvite && isDev ? [h("p", { class: "hint" }, t("inviteHint"))] : []));
+  live.addEventListener("presence", show);
+  const closed = openDialog(dialog);
+  await attempt(async () => {});
+  await closed;
+  live.removeEventListener("presence", show);
+}

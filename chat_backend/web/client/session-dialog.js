@@ -1,0 +1,60 @@
+/** What can be changed of a chat: its title, its model, whether it is archived, whether it is there at all. */
+
+import { dialogOf, h, openDialog } from "./dom.js";
+import { t } from "./i18n.js";
+import { ModelPicker } from "./model-picker.js";
+import { notify } from "./notices.js";
+
+/** Show the settings of a chat; resolves to `{changed}` or `{deleted: true}`, or to null where nothing was done. */
+export async function showSessionDialog(api, catalogue, session) {
+  let outcome = null;
+  const isMine = session.user_id === api.identity.user;
+  const title = h("input", { maxlength: "500", disabled: !isMine, dir: "auto" });
+  title.value = session.title ?? "";
+  const picker = new ModelPicker(catalogue, session);
+  const prompt = h("textarea", { rows: "4", maxlength: "32000", disabled: !isMine, dir: "auto" });
+  prompt.value = session.settings.system_prompt ?? "";
+
+  async function act(ask, done) {
+    try {
+      const answer = await ask();
+      outcome = done(answer);
+      dialog.close();
+    } catch (error) {
+      notify(error.message);
+    }
+  }
+  const change = (fields) => act(() => api.put(`/sessions/${session.id}`, fields), (changed) => ({ changed }));
+
+  function save(event) {
+    event.preventDefault();
+    const { system_prompt: _, ...settings } = session.settings;
+    if (prompt.value.trim()) settings.system_prompt = prompt.value;
+    change({ title: title.value.trim() || null, ...picker.choice, settings });
+  }
+
+  function remove({ currentTarget: button }) {
+    if (button.dataset.sure) return act(() => api.delete(`/sessions/${session.id}`), () => ({ deleted: true }));
+    button.dataset.sure = "true";
+    button.textContent = t("reallyDelete");
+  }
+
+  const archive = h("button", { type: "button", onclick: () => change({ is_active: !session.is_active }) }, t(session.is_active ? "archive" : "unarchive"));
+  const buttons = [
+    h("button", { type: "button", class: "danger", onclick: remove }, t("deleteChat")),
+    archive,
+    h("span", { class: "spring" }),
+    h("button", { type: "submit", class: "primary" }, t("save")),
+  ];
+  const form = h(
+    "form",
+    { class: "fields", onsubmit: save },
+    h("label", {}, t("title"), title),
+    h("fieldset", { disabled: !isMine }, h("legend", {}, t("model")), picker.element),
+    h("label", {}, t("systemPrompt"), prompt, h("small", {}, t("systemPromptHint"))),
+    isMine ? h("div", { class: "actions" }, ...buttons) : h("p", { class: "note" }, t("ownerOnly", { owner: session.user_id })),
+  );
+  const dialog = dialogOf(t("chatSettings"), t("close"), form);
+  await openDialog(dialog);
+  return outcome;
+}
