@@ -1,4 +1,4 @@
-/** Provider and model: from the server's catalogue where it has one, else as free text. */
+/** Provider and model: offered as the server's catalogue knows them; any other name may be written. */
 
 import { h } from "./dom.js";
 import { t } from "./i18n.js";
@@ -11,19 +11,21 @@ export class Catalogue {
   #providers = null;
   #models = new Map();
 
-  constructor(api) {
+  /** `config` holds the deployment's default provider and model, where it has them. */
+  constructor(api, config) {
     this.api = api;
+    this.config = config;
   }
 
   providers() {
-    this.#providers ??= this.api.get("/providers").then((found) => found.providers, () => FALLBACK);
+    this.#providers ??= this.api.get("/providers").then(({ providers }) => providers, () => FALLBACK);
     return this.#providers;
   }
 
   /** Return the names of a provider's models; none where nobody knows. */
   models(provider) {
     if (!this.#models.has(provider)) {
-      const found = this.api.get(`/providers/${provider}/models`).then((list) => list.models.map(nameOf), () => []);
+      const found = this.api.get(`/providers/${provider}/models`).then((list) => list.models.map(({ id }) => id), () => []);
       this.#models.set(provider, found);
     }
     return this.#models.get(provider);
@@ -31,15 +33,13 @@ export class Catalogue {
 
   /** Return a provider and model to begin with. */
   async firstChoice() {
+    const { default_llm_provider: provider, default_llm_model: name } = this.config;
+    if (provider) return { llm_provider: provider, llm_model: name };
     const providers = await this.providers();
     const usable = providers.find((provider) => provider.configured !== false) ?? providers[0];
     const [model] = await this.models(usable.name);
-    return { llm_provider: usable.name, llm_model: usable.default_model ?? model ?? DEMO_MODEL };
+    return { llm_provider: usable.name, llm_model: model ?? DEMO_MODEL };
   }
-}
-
-function nameOf(model) {
-  return typeof model === "string" ? model : model.id ?? model.name;
 }
 
 /** Two fields, for provider and model; `onchange` hears of every complete choice. */
