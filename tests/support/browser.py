@@ -55,6 +55,8 @@ class Window:
         self.url = url
         self.faults: list[str] = []
         self.expects_outage = False
+        # A status that the test provokes, and the browser complains of.
+        self.refuses = ""
         self.page.set_default_timeout(PATIENCE_SECONDS * 1000)
         self.page.on("console", self._heard)
         self.page.on("pageerror", lambda error: self.faults.append(f"uncaught: {error}"))
@@ -64,9 +66,10 @@ class Window:
 
     def _heard(self, message: ConsoleMessage) -> None:
         away = self.expects_outage and any(text in message.text for text in AWAY)
+        provoked = bool(self.refuses) and f"status of {self.refuses}" in message.text
         # Where there is no page of ours around a test, a browser looks for an icon.
         iconless = message.location["url"].endswith("/favicon.ico")
-        if message.type in ("error", "warning") and not away and not iconless:
+        if message.type in ("error", "warning") and not (away or iconless or provoked):
             self.faults.append(f"console: {message.text}")
 
     def _asked(self, url: str) -> None:

@@ -12,7 +12,7 @@ export function showAccount({ isDev }) {
 }
 
 function nameForm() {
-  const name = h("input", { required: true, maxlength: "255", autocomplete: "username" });
+  const name = h("input", { required: true, autofocus: true, maxlength: "255", autocomplete: "username" });
   name.value = userName();
   function choose(event) {
     event.preventDefault();

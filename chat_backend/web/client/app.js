@@ -25,7 +25,7 @@ class App {
     this.config = config;
     this.api = api;
     this.isDev = config.auth_mode === "dev";
-    this.catalogue = new Catalogue(api);
+    this.catalogue = new Catalogue(api, config);
     this.list = new SessionList(api, {
       create: () => this.#go("#/"),
       settings: (session) => this.#showSettings(session),
@@ -136,7 +136,7 @@ class App {
       },
     });
     this.#allow(view);
-    live.open().catch((error) => this.#failed(error));
+    live.open();
     if (this.#firstWords?.id === id) live.send(this.#firstWords.text);
     this.#firstWords = null;
     return view;
@@ -154,7 +154,7 @@ class App {
       view.showSession(session);
       this.list.update(session);
       this.#allow(view);
-    } else this.list.refresh();
+    } else this.list.refreshSoon();
   }
 
   #closed(reason) {
@@ -167,8 +167,15 @@ class App {
   #failed(error) {
     if (error.status === 401) return this.#signInAgain();
     if (error.status === 404) return this.#closed("gone");
-    notify(error.message);
-    return null;
+    return this.#fault(error);
+  }
+
+  /** What is shown where nothing could be had: why, and a way to ask again. */
+  #fault(error) {
+    const again = h("button", { type: "button", class: "primary", onclick: () => this.#show() }, t("tryAgain"));
+    const bar = h("header", { class: "bar" }, iconButton("menu", t("openChats"), () => this.#openMenu(true), { class: "icon-button menu" }));
+    const log = h("section", { class: "log" }, h("div", { class: "greeting", role: "alert" }, h("p", {}, error.message), h("p", {}, again)));
+    return { element: h("div", { class: "conversation welcome" }, bar, log), close() {} };
   }
 
   #signInAgain() {
@@ -181,6 +188,7 @@ class App {
     const outcome = await showSessionDialog(this.api, this.catalogue, session);
     const isOpen = this.#shown?.session?.id === session.id;
     if (outcome?.changed && isOpen) this.#shown.showSession(outcome.changed);
+    if (outcome?.deleted) keepDraft(this.api.identity.user, session.id, "");
     if (outcome?.deleted && isOpen) this.#go("#/");
     if (outcome) this.list.refresh();
   }

@@ -164,6 +164,7 @@ export class LiveSession extends EventTarget {
   #timers = new Map();
   #points = new Map();
   #olderCursor = null;
+  #isFetched = false;
   #heardAt = 0;
   #typedAt = 0;
   #htmlWanted = new Set();
@@ -189,10 +190,9 @@ export class LiveSession extends EventTarget {
     this.retryAt = null;
   }
 
-  /** Fetch the newest messages, then connect and stay connected. Throws ApiError where there is nothing to open. */
-  async open() {
-    await this.#fetchNewest();
-    this.#connect();
+  /** Fetch the newest messages, then connect and stay connected; whatever goes wrong, `state` tells. */
+  open() {
+    return this.#connect();
   }
 
   /** Leave: nothing more is heard or said. */
@@ -269,6 +269,7 @@ export class LiveSession extends EventTarget {
     this.#points.clear();
     for (const message of page.messages.reverse()) this.#put(message, null);
     this.offset = page.offset;
+    this.#isFetched = true;
     this.#turned(page);
     this.#tell("reset");
   }
@@ -316,6 +317,7 @@ export class LiveSession extends EventTarget {
     // The socket we are waiting for; whatever comes of an older one is not heard any more.
     const attempt = (this.#socket = { close() {} });
     try {
+      if (!this.#isFetched) await this.#fetchNewest();
       const query = await this.api.identity.socketQuery(this.api, this.id);
       if (this.#socket !== attempt) return;
       this.#listen(new WebSocket(this.#address({ ...query, since: this.offset, deltas: 1 })));
@@ -425,26 +427,19 @@ export class LiveSession extends EventTarget {
     return false;
   }
 
-  async #greeted(frame) {
+  #greeted(frame) {
     this.userId = frame.user_id;
     this.online = frame.participants_online;
-    if (!frame.recovered) return this.#startOver();
+    if (!frame.recovered) {
+      // What we missed can't be told any more: fetch what is there, and connect from that offset.
+      this.#isFetched = false;
+      return this.#connect();
+    }
     this.#failures = 0;
     this.#enter("live");
     this.#tell("presence");
     this.#watch();
     for (const entry of this.unsent.values()) if (entry.state === "sending") this.#deliver(entry);
-  }
-
-  /** What we missed can't be told any more: fetch what is there, and connect from that offset. */
-  async #startOver() {
-    const attempt = this.#socket;
-    try {
-      await this.#fetchNewest();
-      if (this.#socket === attempt) this.#connect();
-    } catch (error) {
-      if (this.#socket === attempt) this.#lost(FAREWELLS[4000 + error.status]);
-    }
   }
 
   #updated({ message, action, request_id: requestId }) {

@@ -34,8 +34,10 @@ export class Conversation {
     document.title = `${session.title || t("untitled")} – ${t("appName")}`;
   }
 
-  /** Leave it: nothing of it goes on. */
+  /** Leave it: nothing of it goes on. What the server has not taken yet is a draft again. */
   close() {
+    const unsent = [...this.live.unsent.values()].map((entry) => entry.content);
+    if (unsent.length) this.told.keepDraft([...unsent, this.composer.field.value].filter(Boolean).join("\n\n"));
     this.live.close();
   }
 
@@ -58,7 +60,7 @@ export class Conversation {
     );
     this.log = h(
       "section",
-      { class: "log", "aria-label": t("message"), tabindex: "0", onscroll: () => this.#scrolled() },
+      { class: "log", "aria-label": t("messages"), tabindex: "0", onscroll: () => this.#scrolled() },
       this.older,
       this.empty,
       this.messages,

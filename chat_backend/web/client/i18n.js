@@ -7,12 +7,15 @@ const KEPT_AS = "chat.language";
 
 let words = english;
 let language = "en";
+let locale = "en";
 
 /** Load the language that was chosen, else the first of the browser's that there is. */
 export async function loadLanguage() {
   const wanted = [localStorage.getItem(KEPT_AS), ...navigator.languages.map((name) => name.slice(0, 2))];
   language = wanted.find((name) => name in LANGUAGES) ?? "en";
   if (language !== "en") words = { ...english, ...(await import(`./languages/${language}.js`)).default };
+  // Times and numbers as they are written where the reader is: en-GB is not en-US.
+  locale = navigator.languages.find((name) => name.startsWith(language)) ?? language;
   document.documentElement.lang = language;
 }
 
@@ -34,7 +37,7 @@ export function t(name, values = {}) {
 }
 
 export function number(value) {
-  return new Intl.NumberFormat(language).format(value);
+  return new Intl.NumberFormat(locale).format(value);
 }
 
 /** Return milliseconds as seconds for people. */
@@ -44,7 +47,7 @@ export function duration(milliseconds) {
 }
 
 function decimalSign() {
-  return new Intl.NumberFormat(language).format(0.5)[1];
+  return new Intl.NumberFormat(locale).format(0.5)[1];
 }
 
 /** Return a time of day, with the date where it was not today. */
@@ -52,5 +55,5 @@ export function time(text) {
   const at = new Date(text);
   const isToday = at.toDateString() === new Date().toDateString();
   const date = isToday ? {} : { day: "numeric", month: "short" };
-  return new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", ...date }).format(at);
+  return new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", ...date }).format(at);
 }

@@ -11,7 +11,7 @@ const ROLES = { owner: "roleOwner", member: "roleMember", viewer: "roleViewer" }
 export async function showPeople(api, live, session, { isDev }) {
   const list = h("ul", { class: "people" });
   const mayInvite = session.user_id === api.identity.user;
-  const user = h("input", { "aria-label": t("inviteUser"), placeholder: t("inviteUser"), required: true, maxlength: "255", autocomplete: "off" });
+  const user = h("input", { "aria-label": t("inviteUser"), placeholder: t("inviteUser"), required: true, autofocus: true, maxlength: "255", autocomplete: "off" });
   const role = h("select", { "aria-label": t("role") }, ...["member", "viewer"].map((name) => h("option", { value: name }, t(ROLES[name]))));
 
   async function attempt(act) {
@@ -61,9 +61,9 @@ export async function showPeople(api, live, session, { isDev }) {
 
   const form = h("form", { class: "invite", onsubmit: invite }, user, role, h("button", { type: "submit", class: "primary" }, t("invite")));
   const dialog = dialogOf(t("people"), t("close"), list, ...(mayInvite ? [form] : []), ...(mayInvite && isDev ? [h("p", { class: "hint" }, t("inviteHint"))] : []));
-  live.addEventListener("presence", show);
-  const closed = openDialog(dialog);
-  await attempt(async () => {});
-  await closed;
-  live.removeEventListener("presence", show);
+  const refresh = () => attempt(async () => {});
+  live.addEventListener("presence", refresh);
+  refresh();
+  await openDialog(dialog);
+  live.removeEventListener("presence", refresh);
 }

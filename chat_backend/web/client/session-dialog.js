@@ -9,7 +9,7 @@ import { notify } from "./notices.js";
 export async function showSessionDialog(api, catalogue, session) {
   let outcome = null;
   const isMine = session.user_id === api.identity.user;
-  const title = h("input", { maxlength: "500", disabled: !isMine, dir: "auto" });
+  const title = h("input", { maxlength: "500", autofocus: true, disabled: !isMine, dir: "auto" });
   title.value = session.title ?? "";
   const picker = new ModelPicker(catalogue, session);
   const prompt = h("textarea", { rows: "4", maxlength: "32000", disabled: !isMine, dir: "auto" });

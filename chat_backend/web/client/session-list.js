@@ -6,11 +6,13 @@ import { t, time } from "./i18n.js";
 const PAGE_SIZE = 50;
 const TYPING_PAUSE_SECONDS = 0.15;
 const REFRESH_SECONDS = 20;
+const SOON_SECONDS = 0.5;
 
 export class SessionList {
   #asked = 0;
   #cursor = null;
   #pause = null;
+  #soon = null;
   #sessions = new Map();
 
   /** `told` holds what is done about it: `open(id)`, `create()`, `settings(session)`. */
@@ -53,6 +55,14 @@ export class SessionList {
 
   refresh() {
     return this.#fetch();
+  }
+
+  /** Fetch the list in a moment, once for all that happens until then. */
+  refreshSoon() {
+    this.#soon ??= setTimeout(() => {
+      this.#soon = null;
+      this.refresh();
+    }, SOON_SECONDS * 1000);
   }
 
   /** Mark the chat that is open. */

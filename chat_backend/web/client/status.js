@@ -1,4 +1,4 @@
-/** How the service is, for operators: what `GET /health` and `GET /stats` say, looked at every few seconds. */
+/** How the service is, for operators: what `GET /health`, `GET /stats` and `GET /quota` say, looked at every few seconds. */
 
 import { h, icon, iconButton } from "./dom.js";
 import { duration, number, t, time } from "./i18n.js";
@@ -53,7 +53,7 @@ export class Status {
   }
 
   async #showNumbers() {
-    const stats = await this.api.get("/stats").catch(() => null);
+    const [stats, quota] = await Promise.all(["/stats", "/quota"].map((path) => this.api.get(path).catch(() => null)));
     if (!stats) return;
     const shown = {
       statSessions: number(stats.total_sessions),
@@ -64,8 +64,19 @@ export class Status {
       statProvider: stats.most_used_provider ?? "–",
       statModel: stats.most_used_model ?? "–",
     };
-    this.numbers.replaceChildren(...Object.entries(shown).map(([name, value]) => card(t(name), value)));
+    const counts = Object.entries(shown).map(([name, value]) => card(t(name), value));
+    this.numbers.replaceChildren(...counts, ...quotaCards(quota));
   }
+}
+
+/** Show what is left for today, where there is a limit. */
+function quotaCards(quota) {
+  const limited = ["requests", "tokens"].filter((name) => quota && quota[name].limit !== null);
+  return limited.map((name) => {
+    const { used, reserved, limit } = quota[name];
+    const line = t("quotaResets", { time: time(quota.resets_at) });
+    return card(t(`quota_${name}`), t("quotaUsed", { used: used + reserved, limit }), null, [line]);
+  });
 }
 
 function cardsOf({ checks, active_connections: connections }) {

@@ -25,6 +25,7 @@ export default {
   model: "Model",
 
   message: "Message",
+  messages: "Messages",
   messagePlaceholder: "Write a message …",
   composerHint: "Enter sends, Shift+Enter begins a new line",
   send: "Send",
@@ -139,6 +140,10 @@ export default {
   statTime: "Mean time of an answer",
   statProvider: "Provider used most",
   statModel: "Model used most",
+  quota_requests: "Requests today",
+  quota_tokens: "Tokens today",
+  quotaUsed: "{used} of {limit}",
+  quotaResets: "anew at {time}",
   openFlower: "Jobs in Flower",
   openDocs: "API documentation",
   checkedAt: "Checked at {time}",

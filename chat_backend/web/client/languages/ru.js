@@ -21,6 +21,7 @@ export default {
   model: "Модель",
 
   message: "Сообщение",
+  messages: "Сообщения",
   messagePlaceholder: "Напишите сообщение …",
   composerHint: "Enter — отправить, Shift+Enter — новая строка",
   send: "Отправить",
@@ -145,6 +146,10 @@ export default {
   statTime: "Среднее время ответа",
   statProvider: "Чаще всего провайдер",
   statModel: "Чаще всего модель",
+  quota_requests: "Запросы сегодня",
+  quota_tokens: "Токены сегодня",
+  quotaUsed: "{used} из {limit}",
+  quotaResets: "заново в {time}",
   openFlower: "Задачи во Flower",
   openDocs: "Документация API",
   checkedAt: "Проверено в {time}",
