@@ -49,6 +49,9 @@ docs: install ## write docs/settings.md from the code
 	@{ printf '# Settings\n\nEnvironment variables, checked at the start. Written by `make docs`.\n\n'; \
 	$(BIN)/chat-backend settings; } > docs/settings.md
 
+screenshots: install-test ## the README's pictures of the page, taken anew (Chromium)
+	@$(BIN)/python -m docs.screenshots.take
+
 bench: install-bench ## measure against the provider itself and a reference (BENCH_ARGS=--help)
 	@$(BIN)/python -m bench $(BENCH_ARGS)
 
