@@ -10,6 +10,7 @@ from chat_backend.domain.errors import InvalidInput
 from chat_backend.schemas.chat_session import ON_BUSY
 from chat_backend.schemas.fields import Flag, FreeForm, Id, Text, Wire
 from chat_backend.schemas.message import CONTENT
+from chat_backend.schemas.options import Options
 
 
 class Named(Wire):
@@ -18,7 +19,7 @@ class Named(Wire):
     request_id = Text(load_default=None, allow_none=True)
 
 
-class SendMessage(Named):
+class SendMessage(Options, Named):
     """Store a message and, unless told otherwise, ask for its reply."""
 
     content = Text(required=True, validate=CONTENT)

@@ -9,6 +9,7 @@ from chat_backend.domain.enums import MessageStatus, Role
 from chat_backend.schemas.chat_session import ON_BUSY
 from chat_backend.schemas.fields import Count, Flag, FreeForm, Id, Shown, Text, Time, Wire, choice, length
 from chat_backend.schemas.llm_job import JobShape
+from chat_backend.schemas.options import Options
 from chat_backend.schemas.paging import PageQuery, PageShape
 
 CONTENT = length(1, limits.CONTENT_CHARACTERS)
@@ -16,8 +17,8 @@ COUNT = validate.Range(0, limits.MAX_COUNT)
 RENDERED_AS = validate.OneOf(["html"])
 
 
-class NewMessage(Wire):
-    """A message to be stored; with `process`, also the wish for a reply."""
+class NewMessage(Options, Wire):
+    """A message to be stored; with `process`, also the wish for a reply, and how it is to be written."""
 
     content = Text(required=True, validate=CONTENT)
     role = fields.String(load_default="user", validate=validate.OneOf([Role.USER.value, Role.SYSTEM.value]))

@@ -22,7 +22,7 @@ class Stop(fields.Field[Any]):
     def __init__(self, **more: Any) -> None:
         one = {"type": "string", "minLength": 1, "maxLength": limits.STOP_CHARACTERS, "pattern": r"^[^\u0000]*$"}
         many = {"type": "array", "items": one, "minItems": 1, "maxItems": limits.STOPS}
-        super().__init__(metadata={"oneOf": [one, many]}, **more)
+        super().__init__(metadata={"anyOf": [one, many]}, **more)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str | list[str]:
         found: str | list[str] = (self._many if isinstance(value, list) else self._one).deserialize(value)
@@ -33,12 +33,14 @@ class ResponseFormat(FreeForm):
     """`{"type": "text"}`, `{"type": "json_object"}`, or `json_schema` with the schema in `json_schema`."""
 
     def __init__(self, **more: Any) -> None:
-        plain = {"properties": {"type": {"enum": list(FORMATS[:2])}}}
+        # Each alternative whole, and anyOf: who makes examples of the document then need not throw most of them away.
+        plain = {"type": "object", "properties": {"type": {"enum": list(FORMATS[:2])}}, "required": ["type"]}
         schema = {
+            "type": "object",
             "properties": {"type": {"const": FORMATS[2]}, "json_schema": {"type": "object"}},
-            "required": ["json_schema"],
+            "required": ["type", "json_schema"],
         }
-        super().__init__(metadata={"required": ["type"], "oneOf": [plain, schema]}, **more)
+        super().__init__(metadata={"anyOf": [plain, schema]}, **more)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> dict[str, Any]:
         found = super()._deserialize(value, attr, data, **more)

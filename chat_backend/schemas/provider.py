@@ -13,6 +13,7 @@ class ProviderShape(Shown):
     name = fields.String(required=True)
     configured = fields.Boolean(required=True)
     status = fields.String(required=True, metadata={"enum": ["healthy", "degraded", "unknown", "not_configured"]})
+    default_model = fields.String(required=True, allow_none=True)
     breaker = fields.String(required=True, metadata={"enum": ["closed", "half_open", "open", "unknown"]})
     time_to_first_token_ms = fields.Integer(required=True, allow_none=True)
     last_answer_at = Time(required=True, allow_none=True)

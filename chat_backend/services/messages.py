@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from chat_backend.domain import limits
 from chat_backend.domain.enums import Action, AuditAction, Role
 from chat_backend.domain.errors import Conflict, ErrorCode, Forbidden, InvalidInput
+from chat_backend.domain.prompt import OPTIONS
 from chat_backend.domain.quota import Quota
 from chat_backend.domain.user import User
 from chat_backend.models import ChatSession, LlmJob, Message
@@ -44,7 +45,7 @@ def send_intent(key: str, fields: Mapping[str, Any], *, kept_seconds: float) -> 
 
     Raises MalformedRequest for a key that is none.
     """
-    payload = {name: fields.get(name) for name in _SENT}
+    payload = {name: fields.get(name) for name in _SENT} | {name: fields[name] for name in OPTIONS if name in fields}
     return Intent.of(key, "send_message", payload, kept_seconds=kept_seconds)
 
 
@@ -63,8 +64,11 @@ def send(
     request_id: str | None = None,
     fallbacks: tuple[str, ...] = (),
     quota: Quota = llm_jobs.NO_QUOTA,
+    **options: Any,
 ) -> Sent:
-    """Store a message and tell everyone; with process, ask for its reply in the same transaction."""
+    """Store a message and tell everyone; with process, ask for its reply, written by the options, in the same
+    transaction.
+    """
     chat = enter(uow.session, session_id, user, to=OWN if role == Role.SYSTEM else WRITE, lock=True)
     if made := idempotency.begin(uow, user, intent, scope=chat.id):
         return _made_before(uow, made)
@@ -84,7 +88,8 @@ def send(
     uow.record(chat, AuditAction.MESSAGE_SENT, user, message_id=message.id)
     job = None
     if process:
-        job = llm_jobs.ask(uow, chat, message, user, on_busy=on_busy, fallbacks=fallbacks, quota=quota)
+        how: dict[str, Any] = {"options": options, "fallbacks": fallbacks, "quota": quota}
+        job = llm_jobs.ask(uow, chat, message, user, on_busy=on_busy, **how)
     idempotency.made(uow, user, intent, scope=chat.id, message_id=message.id, job_id=job.id if job else None)
     return Sent(message, job)
 

@@ -187,6 +187,24 @@ def test_what_is_written_anew_may_be_written_otherwise(rest: Rest, session_id: s
     assert worker.claim(again["job_id"]).request.options == OPTIONS
 
 
+def test_a_message_that_is_sent_may_say_how_its_reply_is_written(
+    rest: Rest, session_id: str, worker: PretendWorker
+) -> None:
+    job = rest.say(session_id, process=True, **OPTIONS)["job"]
+    refused = rest.post(f"/sessions/{session_id}/messages", {"content": "x", "process": True, "top_p": 2})
+
+    assert worker.claim(job["id"]).request.options == OPTIONS
+    assert fault(refused) == (422, "INVALID_INPUT", "top_p")
+
+
+def test_a_key_that_stands_for_other_options_is_refused(rest: Rest, session_id: str) -> None:
+    path, body = f"/sessions/{session_id}/messages", {"content": "x", "process": True, "seed": 1}
+
+    answers = [rest.post(path, body | {"seed": seed}, key="k").status_code for seed in (1, 1, 2)]
+
+    assert answers == [201, 201, 422]
+
+
 def test_a_change_of_provider_and_model_holds_from_the_next_job_on(
     rest: Rest, session_id: str, worker: PretendWorker
 ) -> None:

@@ -394,6 +394,9 @@ def test_any_other_finish_reason_is_a_success_that_says_so(stub, reason):
         ("fail=307,redirect=http://127.0.0.1:1/", "PROVIDER_REJECTED", False, 307, None),
         ("fail=400,error_code=string", "PROVIDER_REJECTED", False, 400, None),
         ("fail=500,long_error=100000", "PROVIDER_FAILED", True, 500, None),
+        ("fail=429,server=litellm", "PROVIDER_RATE_LIMITED", True, 429, None),
+        ("fail=408,server=litellm", "PROVIDER_TIMEOUT", True, 408, None),
+        ("error_event=3,server=litellm", "PROVIDER_FAILED", True, 500, None),
         ("error_event=0", "PROVIDER_FAILED", True, 200, None),
         ("error_event=0,error_code=string", "PROVIDER_FAILED", True, 200, None),
         ("error_event=0,error_code=400", "PROVIDER_REJECTED", False, 400, None),
@@ -425,9 +428,9 @@ def test_a_moderation_s_reasons_are_told_and_not_what_it_flagged(stub):
 
 
 def test_the_provider_s_word_for_an_error_is_kept(stub):
-    errors = [ask(stub, f"fail=400,error_code={code}").error for code in ("context_length_exceeded", "none")]
+    errors = [ask(stub, f"fail=400,error_code={code}").error for code in ("context_length_exceeded", "none", "text")]
 
-    assert [error.error_type for error in errors] == ["context_length_exceeded", "stub_error"]
+    assert [error.error_type for error in errors] == ["context_length_exceeded", "stub_error", "throttling_error"]
     assert errors[0].message == "The conversation is longer than the model can read (HTTP 400)."
 
 

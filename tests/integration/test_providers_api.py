@@ -26,7 +26,7 @@ def test_every_provider_is_listed_as_it_is(rest: Rest, worker: PretendWorker, va
 
     listed = rest.get("/providers").get_json()["providers"]
 
-    unknown = {"time_to_first_token_ms": None, "last_answer_at": None}
+    unknown = {"default_model": None, "time_to_first_token_ms": None, "last_answer_at": None}
     assert listed == [
         {"name": "LOCAL", "configured": True, "status": "degraded", "breaker": "open", **unknown},
         {"name": "OPENROUTER", "configured": False, "status": "not_configured", "breaker": "closed", **unknown},
@@ -100,12 +100,14 @@ def test_who_is_not_configured_has_no_models_and_who_is_not_known_is_not_found(s
     assert fault(unknown) == (404, "NOT_FOUND", None)
 
 
-def test_a_key_makes_a_provider_configured(sqlite_app: Flask) -> None:
+def test_a_key_makes_a_provider_configured_and_one_may_have_the_default_model(sqlite_app: Flask) -> None:
     found: Settings = sqlite_app.extensions["backend"].settings
     environ = {"AUTH_MODE": "dev", "DATABASE_URL": found.database_url, "REDIS_URL": found.redis_url}
-    app = create_app(Settings.from_environment(environ | {"OPENAI_API_KEY": "k"}))
+    more = {"OPENAI_API_KEY": "k", "DEFAULT_LLM_PROVIDER": "OPENAI", "DEFAULT_LLM_MODEL": "tiny"}
+    app = create_app(Settings.from_environment(environ | more))
 
     listed = Rest(app).get("/providers").get_json()["providers"]
 
     assert [provider["configured"] for provider in listed] == [True, False, True]
+    assert [provider["default_model"] for provider in listed] == [None, None, "tiny"]
     app.extensions["backend"].close()

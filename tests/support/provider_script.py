@@ -12,7 +12,7 @@ import orjson
 
 PRESETS = {
     "llamacpp": {"no_usage": "1", "empty_deltas": "1"},
-    "litellm": {"usage": "empty_delta", "error_code": "string"},
+    "litellm": {"usage": "empty_delta", "error_code": "text"},
     "transformers": {"no_done": "1", "usage": "finish"},
     "mockllm": {"new_id": "1", "content_null": "1", "no_usage": "1"},
     "openrouter": {"comments": "3", "usage": "empty_delta"},

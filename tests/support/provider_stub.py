@@ -12,7 +12,8 @@ checksum of the last user message, or `tag=`. `expected_text(tag, tokens)` gives
  course      tokens=10  delay=0 (seconds between tokens)  first=0 (before the first)  burst=1 (tokens a write)
              tag=..  reasoning=N (thoughts first)  think=0 (before each)  finish=stop
              times=N (faults only the first N times this model and message are asked, then all goes well)
- refusal     fail=STATUS  retry_after=SECONDS | date:SECONDS  error_code=.. (in the object; `string`, `none`)
+ refusal     fail=STATUS  retry_after=SECONDS | date:SECONDS
+             error_code=.. (in the object; `string`, `none`, `text`: the status, as LiteLLM says it)
              flagged=REASON+REASON (what a moderation says, with the prompt in it)
              redirect=URL  slow_error (hangs in the error's body)  long_error=BYTES
  silence     hang=headers | first (after the role) | stream (after `after=N` tokens) | error | end (after finish)
@@ -148,7 +149,10 @@ class Answer:
         return response
 
     def _error(self) -> dict[str, Any]:
-        code = self.script.text("error_code", str(self.entry.status or ""))
+        status = str(self.entry.status or "")
+        code = self.script.text("error_code", status)
+        if code == "text":
+            return {"error": {"message": "CANARY", "type": "throttling_error", "param": None, "code": status or "500"}}
         coded: dict[str, Any] = {} if code in ("", "none") else {"code": int(code) if code.isdigit() else code}
         canary = f"CANARY you said: {self.entry.last_user_message}"
         error = {"message": canary, "type": "stub_error"} | coded

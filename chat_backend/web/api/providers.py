@@ -17,6 +17,7 @@ from chat_backend.web.model_lists import ModelCatalogue
 from chat_backend.web.openapi import Blueprint
 
 bp = Blueprint("providers", __name__)
+_NAME = {"in": "path", "name": "name", "required": True, "schema": {"type": "string", "enum": list(PROVIDERS)}}
 
 
 @bp.get("/providers")
@@ -30,7 +31,7 @@ def list_providers() -> dict[str, Any]:
     return {"providers": [_shown(name, states[name], latencies.get(name)) for name in PROVIDERS]}
 
 
-@bp.get("/providers/<string:name>/models")
+@bp.get("/providers/<string:name>/models", parameters=[_NAME])
 @bp.response(200, ModelListShape)
 def list_models(name: str) -> dict[str, Any]:
     """List a provider's models; where the provider can't be asked, those known last, with the reason."""
@@ -41,9 +42,11 @@ def list_models(name: str) -> dict[str, Any]:
 
 
 def _shown(name: str, state: dict[str, str], latency: Latency | None) -> dict[str, Any]:
+    set_up = settings()
     return {
         "name": name,
-        "configured": settings().is_configured(name),
+        "configured": set_up.is_configured(name),
+        "default_model": set_up.default_llm_model if name == set_up.default_llm_provider else None,
         **state,
         "time_to_first_token_ms": latency.time_to_first_token_ms if latency else None,
         "last_answer_at": latency.last_answer_at if latency else None,

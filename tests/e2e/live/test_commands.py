@@ -57,6 +57,19 @@ def test_a_request_id_is_told_to_its_sender_alone_and_only_on_its_message(
     assert not [f for f in other.frames if "request_id" in f]
 
 
+def test_a_message_may_say_how_its_reply_is_written(stack: Stack, chat: Chat, session: Frame, viewer: Viewer) -> None:
+    question = f"Hello {uuid4().hex}"
+
+    viewer.say("send_message", content=question, temperature=0.1, stop=["END"])
+    viewer.until_job("succeeded")
+    viewer.say("send_message", content=question, temperature=9)
+    refused = viewer.until_type("error")
+
+    told = next(call["parameters"] for call in stack.stub.ledger() if call["last_user_message"] == question)
+    assert (told["temperature"], told["stop"]) == (0.1, ["END"])
+    assert (refused["error_code"], refused["details"]["field"]) == ("INVALID_INPUT", "temperature")
+
+
 def test_a_repeated_request_id_is_answered_to_that_connection_alone_and_stores_nothing(
     chat: Chat, session: Frame, viewer: Viewer
 ) -> None:
