@@ -239,7 +239,7 @@ class Settings:
     default_llm_model: str = setting("", "Model of a new chat session that names none; with the provider.", _model)
     session_titles: str = setting(
         "off",
-        "Title of a session without one after its first exchange: `off`, or `words` of its first message.",
+        "Title of a session without one after its first exchange: `off`, first `words`, or by the `model`.",
         _choice(*Titles),
     )
     context_tokens: int = setting(
@@ -247,6 +247,11 @@ class Settings:
     )
     model_context_tokens: tuple[tuple[str, int], ...] = setting(
         (), "What models can take, prompt and reply together: `PROVIDER:model=tokens`, comma-separated.", _windows
+    )
+    context_summary: str = setting(
+        "off",
+        "`on`: what no longer fits a prompt is summed up by the model itself, in a call more.",
+        _choice("off", "on"),
     )
     llm_connect_timeout_seconds: float = setting(5.0, "Limit for connecting to a provider.", _seconds(0.1, 60))
     llm_first_token_timeout_seconds: float = setting(60.0, "Limit for the first token.", _seconds(0.1, 600))
@@ -389,6 +394,10 @@ class Settings:
         return given if given is not None else 0 if self.is_dev else default
 
     @property
+    def sums_up(self) -> bool:
+        return self.context_summary == "on"
+
+    @property
     def context(self) -> ContextLimits:
         return ContextLimits(self.context_tokens, dict(self.model_context_tokens))
 
@@ -399,6 +408,7 @@ class Settings:
             tokens=self.quota_tokens_per_day,
             reply_tokens=self.quota_reply_tokens,
             context=self.context,
+            summed_up=self.sums_up,
         )
 
     @property

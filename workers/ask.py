@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 
-from chat_backend.domain.errors import ErrorCode, ProviderError
+from chat_backend.domain.enums import Purpose
+from chat_backend.domain.errors import ErrorCode, ProviderError, ProviderTimeout
 from chat_backend.domain.usage import Usage
 from chat_backend.services.attempts import Claim, Measured
 from workers.live_publisher import LivePublisher, LiveReply
@@ -16,6 +17,9 @@ from workers.providers.base import Completion, Provider
 from workers.running import Run, Stop
 
 log = logging.getLogger(__name__)
+
+# Nobody waits longer than this for a summary or a title.
+ASIDE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,13 @@ async def ask(
     providers: Mapping[str, Provider],
     publisher: LivePublisher,
 ) -> Ending:
-    """Stream one reply. Never raises: what went wrong is in the ending."""
-    live = run.live = LiveReply(claim.session_id, claim.message_id, claim.number, publisher)
+    """Stream one reply, or what helps with it. Never raises: what went wrong is in the ending."""
+    quiet = claim.purpose != Purpose.REPLY
+    live = run.live = LiveReply(claim.session_id, claim.message_id, claim.number, publisher, quiet=quiet)
     began = time.monotonic()
     known = Completion()
-    task = asyncio.ensure_future(_stream(claim, live, providers, known))
+    call = _stream(claim, live, providers, known)
+    task = asyncio.ensure_future(_aside(call) if quiet else call)
     run.begin(claim, task)
     try:
         await task
@@ -53,8 +59,16 @@ async def ask(
         unread = ProviderError("The provider's answer could not be read.", http_status=known.http_status)
         ending = Ending(_measured(claim, live, began, known), error=unread)
     run.end()
-    await publisher.finish(live)
+    if not quiet:
+        await publisher.finish(live)
     return ending
+
+
+async def _aside(call: Coroutine[object, object, None]) -> None:
+    try:
+        await asyncio.wait_for(call, ASIDE_SECONDS)
+    except TimeoutError:
+        raise ProviderTimeout("The provider took too long over what only helps.") from None
 
 
 async def _stream(claim: Claim, live: LiveReply, providers: Mapping[str, Provider], known: Completion) -> None:

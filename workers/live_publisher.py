@@ -40,6 +40,8 @@ class LiveReply:
     message_id: UUID
     attempt: int
     publisher: LivePublisher
+    # Not shown to anyone, and not stored as the reply's text: a summary, a title.
+    quiet: bool = False
     first_at: float | None = None
     length: int = 0
     unsaved: bool = False
@@ -59,10 +61,11 @@ class LiveReply:
         if kept:
             self.first_at = self.first_at or time.monotonic()
             self._parts.append(kept)
-            self._pending.append(kept)
             self.length += len(kept)
-            self.unsaved = True
-            self.publisher.wanted(self)
+            if not self.quiet:
+                self._pending.append(kept)
+                self.unsaved = True
+                self.publisher.wanted(self)
         if len(piece) > room:
             raise ReplyTooLong(f"The reply is longer than {limits.REPLY_CHARACTERS} characters.")
 

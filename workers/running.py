@@ -39,8 +39,8 @@ class Run:
             task.cancel()
 
     def end(self) -> None:
-        """Note, on the loop, that nothing is asked any more."""
-        self._task = None
+        """Note, on the loop, that nothing is asked any more; what comes next for the job is another attempt."""
+        self.claim = self._task = None
 
     def request(self, why: Stop) -> None:
         """Stop the attempt, from any thread; the first reason counts."""

@@ -22,6 +22,7 @@ import uvloop
 
 from chat_backend.bootstrap import Backend
 from chat_backend.config import Settings
+from chat_backend.domain.enums import Purpose, Titles
 from chat_backend.domain.errors import LeaseLost, ProviderError, Unavailable
 from chat_backend.domain.retry import RetryPolicy
 from chat_backend.domain.trace import traced
@@ -29,7 +30,7 @@ from chat_backend.realtime.channels import WANTED_MODELS, WORKERS
 from chat_backend.realtime.connection import RedisAway, client
 from chat_backend.realtime.presence import ProcessCensus
 from chat_backend.realtime.subscriber import Subscriber
-from chat_backend.services import attempts, housekeeping, leases
+from chat_backend.services import attempts, housekeeping, leases, model_titles
 from chat_backend.services.attempts import Claim, Terms
 from chat_backend.unit_of_work import UnitOfWork
 from workers.ask import Ending, ask
@@ -75,6 +76,7 @@ class Runtime:
             expiry_seconds=settings.job_expiry_seconds,
             context_tokens=settings.context_tokens,
             windows=settings.context.windows,
+            sums_up=settings.sums_up,
         )
         self._redis = client(settings)
         self._census = ProcessCensus(self._redis)
@@ -152,16 +154,20 @@ class Runtime:
         return None  # the sweep comes back to it
 
     def _attempt(self, run: Run, claim: Claim) -> float | None:
-        """Make one attempt and store its end; return the seconds until the next, if there is one."""
+        """Make one attempt, store its end and go on with what follows at once.
+
+        Returns the seconds until the next, if there is one.
+        """
         with traced(claim.trace_id):
             ending = asyncio.run_coroutine_threadsafe(self._ask(run, claim), self._loop).result()
             log.info("an attempt ended", extra=_facts(claim, ending))
             try:
-                return self._stored(claim, ending)
+                stored = self._stored(claim, ending)
             finally:
                 self._tell_breaker(claim, ending)  # afterwards: it may have to wait for Redis
+            return self._attempt(run, stored) if isinstance(stored, Claim) else stored
 
-    def _stored(self, claim: Claim, ending: Ending) -> float | None:
+    def _stored(self, claim: Claim, ending: Ending) -> Claim | float | None:
         deadline = time.monotonic() + STORE_SECONDS
         while time.monotonic() < deadline:
             try:
@@ -179,16 +185,28 @@ class Runtime:
         assert self._publisher is not None
         return await ask(run, claim, providers=self._providers, publisher=self._publisher)
 
-    def _store(self, uow: UnitOfWork, claim: Claim, ending: Ending) -> float | None:
+    def _store(self, uow: UnitOfWork, claim: Claim, ending: Ending) -> Claim | float | None:
         if ending.stop is Stop.LOST:
             raise LeaseLost
-        if ending.stop is not None:
+        if claim.purpose == Purpose.TITLE:
+            self._store_title(uow, claim, ending)
+        elif ending.stop is not None:
             attempts.stopped(uow, claim, ending.measured)
+        elif claim.purpose == Purpose.SUMMARY:
+            return attempts.go_on(uow, claim, ending.measured, self._terms, error=ending.error)
         elif ending.error is not None:
             return attempts.failed(uow, claim, ending.measured, error=ending.error, policy=self._policy)
         else:
             attempts.succeed(uow, claim, ending.measured, titled=self.settings.session_titles)
+            if self.settings.session_titles == Titles.MODEL:
+                return model_titles.begin(uow, claim, worker=self.id)
         return None
+
+    def _store_title(self, uow: UnitOfWork, claim: Claim, ending: Ending) -> None:
+        quota = self.settings.quota
+        model_titles.finish(
+            uow, claim, ending.measured, error=ending.error, stopped=ending.stop is not None, quota=quota
+        )
 
     def _tell_breaker(self, claim: Claim, ending: Ending) -> None:
         if ending.stop is not None:
@@ -312,10 +330,12 @@ class Runtime:
 
     def _stop_unwanted(self, runs: list[Run], begun: set[UUID], held: dict[UUID, leases.Held]) -> None:
         for run in runs:
-            lease = held.get(run.job_id)
+            lease, claim = held.get(run.job_id), run.claim
+            if claim is not None and claim.purpose == Purpose.TITLE:
+                continue  # its job has ended: nobody holds it, and nobody can cancel it
             if lease is not None and lease.cancel_requested:
                 run.request(Stop.CANCELLED)
-            elif run.job_id in begun and run.claim and (lease is None or lease.attempt != run.claim.number):
+            elif run.job_id in begun and claim and (lease is None or lease.attempt > claim.number):
                 run.request(Stop.LOST)
 
     def _checkpoint(self) -> None:
@@ -360,10 +380,19 @@ class Runtime:
         if random.random() < CENSUS_SECONDS / HOUSEKEEPING_SECONDS:  # noqa: S311 - not a secret
             self._forget()
 
+    def _lost_titles(self) -> list[UUID]:
+        if self.settings.session_titles != Titles.MODEL:
+            return []
+        with self.backend.reading() as session:
+            return model_titles.lost(session)
+
     def _forget(self) -> None:
         with self.backend.unit_of_work() as uow:
             housekeeping.forget_expired(uow.session, keys_seconds=self.settings.idempotency_retention_seconds)
             housekeeping.forget_audit(uow.session, days=self.settings.audit_days)
+        for job_id in self._lost_titles():
+            with self.backend.unit_of_work() as uow:
+                model_titles.give_up(uow, job_id)
         with self.backend.unit_of_work() as uow:
             self._forgotten_upto = housekeeping.forget_events(
                 uow.session, events_seconds=self.settings.event_retention_seconds, after=self._forgotten_upto

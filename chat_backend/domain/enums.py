@@ -52,6 +52,14 @@ class Outcome(StrEnum):
     HANDED_OVER = "handed_over"
 
 
+class Purpose(StrEnum):
+    """What a provider is asked for in an attempt: the reply itself, or something that helps."""
+
+    REPLY = "reply"
+    SUMMARY = "summary"
+    TITLE = "title"
+
+
 class ParticipantRole(StrEnum):
     """What a participant may do in a chat session."""
 
@@ -73,6 +81,7 @@ class Titles(StrEnum):
 
     OFF = "off"
     WORDS = "words"
+    MODEL = "model"
 
 
 class Action(StrEnum):

@@ -16,6 +16,8 @@ class Quota:
     # What is reserved for a reply that names no max_tokens.
     reply_tokens: int = 1000
     context: ContextLimits = field(default_factory=ContextLimits)
+    # Whether what no longer fits is summed up, which is a call more.
+    summed_up: bool = False
 
     @property
     def is_set(self) -> bool:

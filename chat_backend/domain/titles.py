@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import re
 
+from chat_backend.domain.prompt import Turn
+
 TITLE_LENGTH = 60
+TITLE_TOKENS = 40
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 # What turns writing around, or can't be seen at all.
 _UNSEEN = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _LABEL = re.compile(r"^\s*(?:chat\s+)?title\s*[:\-]\s*", re.IGNORECASE)
 _ORNAMENT = " \t\"'`*#_.:;,-\u2013\u2014\u2018\u2019\u201c\u201d\u00ab\u00bb"
+
+
+_TASK = (
+    "Give the conversation below a title of at most six words, in the conversation's language. "
+    "Answer with the title alone."
+)
+_SHOWN = 1000
+
+
+def task(question: str, reply: str) -> tuple[Turn, ...]:
+    """Return the prompt that asks for a title of a conversation that begins so."""
+    return (Turn("user", f"{_TASK}\n\nuser: {question[:_SHOWN]}\n\nassistant: {reply[:_SHOWN]}"),)
 
 
 def from_words(text: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TypeVar
 
 from chat_backend.domain.prompt import Turn
@@ -23,10 +24,16 @@ def estimate_turns(turns: Iterable[Turn]) -> int:
     return sum(estimate(turn.content) + TURN_OVERHEAD for turn in turns)
 
 
-def newest_that_fit(groups: Iterable[tuple[T, int]], budget: int) -> Iterator[T]:
-    """Yield groups, given newest first with their cost, until one does not fit; the first always does."""
-    for index, (group, cost) in enumerate(groups):
+def newest_that_fit(groups: Iterable[tuple[T, int]], budget: int) -> tuple[list[T], Iterator[tuple[T, int]]]:
+    """Return the groups, given newest first with their cost, until one does not fit, and the rest with their costs.
+
+    The first always fits. The rest is read only when it is asked for.
+    """
+    fitting: list[T] = []
+    left = iter(groups)
+    for group, cost in left:
         budget -= cost
-        if budget < 0 and index:
-            return
-        yield group
+        if budget < 0 and fitting:
+            return fitting, chain([(group, cost)], left)
+        fitting.append(group)
+    return fitting, left

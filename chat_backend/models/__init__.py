@@ -3,6 +3,7 @@
 from chat_backend.models.audit_entry import AuditEntry
 from chat_backend.models.base import Base, db
 from chat_backend.models.chat_session import ChatSession
+from chat_backend.models.context_summary import ContextSummary
 from chat_backend.models.idempotency_key import IdempotencyKey
 from chat_backend.models.llm_job import LlmAttempt, LlmJob
 from chat_backend.models.message import Message
@@ -15,6 +16,7 @@ __all__ = [
     "AuditEntry",
     "Base",
     "ChatSession",
+    "ContextSummary",
     "IdempotencyKey",
     "LlmAttempt",
     "LlmJob",

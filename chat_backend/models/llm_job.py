@@ -22,13 +22,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, aliased, mapped_column, relationship
 
-from chat_backend.domain.enums import UNFINISHED_JOB, JobStatus, Outcome
+from chat_backend.domain.enums import UNFINISHED_JOB, JobStatus, Outcome, Purpose
 from chat_backend.models.base import Base, closed
 from chat_backend.models.message import Message
 
 _UNFINISHED = text("status IN ('queued', 'running')")
 _RUNNING = text("status = 'running'")
 _QUEUED = text("status = 'queued'")
+_OPEN_TITLE = text("purpose = 'title' AND outcome IS NULL")
 _RESERVED = text("reserved_prompt_tokens IS NOT NULL")
 
 
@@ -110,7 +111,7 @@ class LlmJob(Base):
 
 
 class LlmAttempt(Base):
-    """One call to a provider for a job."""
+    """One call to a provider for a job: for its reply, or for something that helps."""
 
     __tablename__ = "llm_attempts"
     __table_args__ = (
@@ -119,12 +120,14 @@ class LlmAttempt(Base):
             name="valid_outcome",
         ),
         CheckConstraint("number >= 1", name="valid_number"),
+        _partial("idx_llm_attempts_open_title", "started_at", _OPEN_TITLE),
     )
 
     job_id: Mapped[UUID] = mapped_column(ForeignKey("llm_jobs.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     provider: Mapped[str] = mapped_column(String(50))
     model: Mapped[str] = mapped_column(String(100))
+    purpose: Mapped[Purpose] = mapped_column(closed(Purpose), default=Purpose.REPLY, server_default=Purpose.REPLY)
     worker: Mapped[str] = mapped_column(String(64))
     outcome: Mapped[Outcome | None] = mapped_column(closed(Outcome))
     http_status: Mapped[int | None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from marshmallow import fields
 
 from chat_backend.domain import limits
-from chat_backend.domain.enums import JobStatus, Outcome
+from chat_backend.domain.enums import JobStatus, Outcome, Purpose
 from chat_backend.schemas.chat_session import MODEL, ON_BUSY, PROVIDER
 from chat_backend.schemas.fields import Flag, Id, Shown, Text, Time, Wire, choice, length
 from chat_backend.schemas.options import Options
@@ -36,6 +36,7 @@ class AttemptShape(Shown):
     number = fields.Integer(required=True)
     provider = fields.String(required=True)
     model = fields.String(required=True)
+    purpose = choice(Purpose, required=True)
     outcome = choice(Outcome, required=True, allow_none=True)
     http_status = fields.Integer(required=True, allow_none=True)
     error_code = fields.String(required=True, allow_none=True)

@@ -16,8 +16,8 @@ from sqlalchemy import and_, bindparam, select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
-from chat_backend.domain import tokens
-from chat_backend.domain.enums import Action, JobStatus, MessageStatus, Outcome, Titles
+from chat_backend.domain import summary, tokens
+from chat_backend.domain.enums import Action, JobStatus, MessageStatus, Outcome, Purpose, Titles
 from chat_backend.domain.errors import ErrorCode, LeaseLost, ProviderError, ReplyTooLong
 from chat_backend.domain.prompt import OPTIONS, ContextLimits, PromptRequest
 from chat_backend.domain.retry import RetryPolicy
@@ -26,9 +26,10 @@ from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message
 from chat_backend.models.base import database_clock, now
 from chat_backend.models.llm_job import FOLLOWING, MUST_WAIT
 from chat_backend.protocol.events import Happening
-from chat_backend.services import prompts, titles
+from chat_backend.services import prompts, summaries, titles
 from chat_backend.services.access import lock_session_of
 from chat_backend.services.llm_jobs import end
+from chat_backend.services.prompts import Outside
 from chat_backend.unit_of_work import UnitOfWork
 
 
@@ -42,6 +43,7 @@ class Terms:
     expiry_seconds: float
     context_tokens: int
     windows: Mapping[str, int] = field(default_factory=dict)
+    sums_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,10 @@ class Claim:
     provider: str
     request: PromptRequest
     trace_id: str | None = None
+    purpose: Purpose = Purpose.REPLY
+    # Of a summary: what it is to cover, and the offset at which that was read.
+    outside: Outside | None = None
+    as_of: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,8 +111,7 @@ def claim(uow: UnitOfWork, job_id: UUID, terms: Terms) -> Claim | None:
     owned = _due(uow, job_id, terms)
     if owned is None:
         return None
-    _begin(uow, owned, terms)
-    return _claimed(uow, owned, terms)
+    return _next_call(uow, owned, terms, may_sum_up=terms.sums_up)
 
 
 def next_asked(session: Session, job_id: UUID) -> tuple[str, str] | None:
@@ -200,7 +205,7 @@ def _past_help(job: LlmJob, terms: Terms) -> dict[str, Any] | None:
     return None
 
 
-def _begin(uow: UnitOfWork, owned: Owned, terms: Terms) -> None:
+def _begin(uow: UnitOfWork, owned: Owned, terms: Terms, purpose: Purpose) -> None:
     job, reply = owned.job, owned.reply
     job.attempt += 1
     job.status = JobStatus.RUNNING
@@ -213,6 +218,7 @@ def _begin(uow: UnitOfWork, owned: Owned, terms: Terms) -> None:
         number=job.attempt,
         provider=job.provider,
         model=job.model,
+        purpose=purpose,
         worker=terms.worker,
         usage_estimated=False,
         started_at=now(),
@@ -230,7 +236,8 @@ def _begin(uow: UnitOfWork, owned: Owned, terms: Terms) -> None:
     uow.tell(owned.chat, Happening.job(job))
 
 
-def _claimed(uow: UnitOfWork, owned: Owned, terms: Terms) -> Claim:
+def _next_call(uow: UnitOfWork, owned: Owned, terms: Terms, *, may_sum_up: bool) -> Claim:
+    """Begin the attempt that is due: the reply, or before it the summary of what its prompt can't hold."""
     job, chat = owned.job, owned.chat
     question = uow.session.get(Message, job.message_id)
     assert question is not None
@@ -238,13 +245,44 @@ def _claimed(uow: UnitOfWork, owned: Owned, terms: Terms) -> Claim:
     budget = ContextLimits(terms.context_tokens, terms.windows).budget(
         job.provider, job.model, asked=wanted.get("context_tokens"), max_tokens=wanted.get("max_tokens")
     )
-    request = PromptRequest(
-        model=job.model,
-        turns=prompts.turns(uow.session, chat, question, budget=budget),
-        options={name: wanted[name] for name in OPTIONS if wanted.get(name) is not None},
-        name=".".join(filter(None, [job.trace_id, str(job.id), str(job.attempt)])),
+    prompt = prompts.put_together(uow.session, chat, question, budget=budget, summed_up=terms.sums_up)
+    if may_sum_up and prompt.outside:
+        purpose, turns, options = Purpose.SUMMARY, prompt.outside.turns, {"max_tokens": prompt.outside.most_tokens}
+    else:
+        purpose, turns = Purpose.REPLY, prompt.turns
+        options = {name: wanted[name] for name in OPTIONS if wanted.get(name) is not None}
+    _begin(uow, owned, terms, purpose)
+    request = PromptRequest(job.model, turns, options, name=name_of(job))
+    return Claim(
+        *(job.id, chat.id, owned.reply.id, job.attempt, job.provider, request, job.trace_id),
+        purpose=purpose,
+        outside=prompt.outside,
+        as_of=chat.last_offset,
     )
-    return Claim(job.id, chat.id, owned.reply.id, job.attempt, job.provider, request, job.trace_id)
+
+
+def name_of(job: LlmJob) -> str:
+    """Return the name by which a job's newest attempt is found in logs, here and at the provider."""
+    return ".".join(filter(None, [job.trace_id, str(job.id), str(job.attempt)]))
+
+
+def go_on(
+    uow: UnitOfWork, claim: Claim, measured: Measured, terms: Terms, *, error: ProviderError | None = None
+) -> Claim | None:
+    """Store a summary, or that there is none, and begin the reply. None: a cancel was accepted before.
+
+    A summary that failed fails nothing else: the reply is written without it. Raises LeaseLost.
+    """
+    owned = _hold(uow, claim)
+    _close_attempt(owned, measured, Outcome.FAILED if error else Outcome.SUCCEEDED, error)
+    if owned.job.cancel_requested_at is not None:
+        owned.end(uow, JobStatus.CANCELLED)
+        return None
+    if error is None and claim.outside is not None:
+        text = summary.bounded(measured.text, claim.outside.most_tokens)
+        covers = claim.outside.covers
+        summaries.keep(uow.session, owned.chat, claim.job_id, text, covers=covers, as_of=claim.as_of)
+    return _next_call(uow, owned, terms, may_sum_up=False)
 
 
 def _hold(uow: UnitOfWork, claim: Claim) -> Owned:
@@ -279,7 +317,8 @@ def stopped(uow: UnitOfWork, claim: Claim, measured: Measured) -> None:
     owned = _hold(uow, claim)
     cancelled = owned.job.cancel_requested_at is not None
     _close_attempt(owned, measured, Outcome.CANCELLED if cancelled else Outcome.HANDED_OVER)
-    _write_reply(owned, measured)
+    if claim.purpose == Purpose.REPLY:
+        _write_reply(owned, measured)
     if cancelled:
         owned.end(uow, JobStatus.CANCELLED)
         return
@@ -335,8 +374,12 @@ def _back_to_queue(owned: Owned, *, delay: float) -> None:
 
 
 def _close_attempt(owned: Owned, measured: Measured, outcome: Outcome, error: ProviderError | None = None) -> None:
-    attempt = owned.attempt
-    assert attempt is not None
+    assert owned.attempt is not None
+    close(owned.attempt, measured, outcome, error)
+
+
+def close(attempt: LlmAttempt, measured: Measured, outcome: Outcome, error: ProviderError | None = None) -> None:
+    """Note on an attempt how it ended and what it came to."""
     attempt.outcome = outcome
     attempt.finished_at = now()
     attempt.duration_ms = measured.duration_ms

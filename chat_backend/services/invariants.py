@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
 from sqlalchemy.orm import Session
 
-from chat_backend.domain.enums import UNFINISHED_JOB, JobStatus, MessageStatus
+from chat_backend.domain.enums import UNFINISHED_JOB, JobStatus, MessageStatus, Purpose
 from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message, SessionEvent
-from chat_backend.models.base import database_clock
+from chat_backend.models.base import database_clock, now
 from chat_backend.models.llm_job import MUST_WAIT
+from chat_backend.services import model_titles
 
 EXAMPLES = 5
 _UNFINISHED_REPLY = (MessageStatus.PENDING, MessageStatus.STREAMING)
@@ -152,7 +154,10 @@ def _doubled_replies(patience_seconds: float) -> Select[UUID]:
 
 def _open_attempts(patience_seconds: float) -> Select[UUID]:
     current = and_(LlmJob.status == JobStatus.RUNNING, LlmAttempt.number == LlmJob.attempt)
-    return select(LlmJob.id).join(LlmAttempt).where(LlmAttempt.outcome.is_(None), ~current)
+    # A title is asked for when its job has ended; one that was lost is found by the housekeeping.
+    since = now() - timedelta(seconds=2 * model_titles.LOST_SECONDS + patience_seconds)
+    named = and_(LlmAttempt.purpose == Purpose.TITLE, LlmAttempt.started_at > since)
+    return select(LlmJob.id).join(LlmAttempt).where(LlmAttempt.outcome.is_(None), ~current, ~named)
 
 
 def _miscounted_attempts(patience_seconds: float) -> Select[UUID]:

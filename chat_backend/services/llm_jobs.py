@@ -18,7 +18,7 @@ from chat_backend.domain.user import User
 from chat_backend.models import ChatSession, LlmJob, Message
 from chat_backend.models.base import database_clock, new_id, now
 from chat_backend.protocol.events import Happening
-from chat_backend.services import idempotency, quotas
+from chat_backend.services import idempotency, quotas, summaries
 from chat_backend.services.access import WRITE, enter, no_such, session_of
 from chat_backend.services.idempotency import Intent
 from chat_backend.services.transcript import add_message
@@ -59,6 +59,8 @@ def ask(
     _make_room(uow, chat, waiting, OnBusy(on_busy or chat.settings.get("on_busy", OnBusy.QUEUE)), user)
     chain, options = _chain(chat, provider, model, fallbacks), options or {}
     reserved = _reserve(uow, chat, question, user, quota=quota, first=chain[0], options=options)
+    if question.seq < chat.last_seq:
+        summaries.forget(uow.session, chat.id, from_seq=question.seq)
     job_id = new_id()
     reply = add_message(
         uow,

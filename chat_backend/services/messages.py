@@ -20,7 +20,7 @@ from chat_backend.domain.user import User
 from chat_backend.models import ChatSession, LlmJob, Message
 from chat_backend.models.base import now
 from chat_backend.protocol.events import Happening
-from chat_backend.services import idempotency, llm_jobs
+from chat_backend.services import idempotency, llm_jobs, summaries
 from chat_backend.services.access import OWN, READ, WRITE, enter, let_in, no_such, session_of
 from chat_backend.services.chat_sessions import touch
 from chat_backend.services.idempotency import Intent
@@ -179,6 +179,8 @@ def change(uow: UnitOfWork, message_id: UUID, user: User, **fields: Any) -> Mess
         raise Conflict("The reply is still being written.", code=ErrorCode.MESSAGE_BUSY)
     _check_length(message, fields.get("content"))
     changed = sorted(fields)
+    if "content" in fields:
+        summaries.forget_message(uow.session, message)
     _apply(message, fields)
     touch(chat)
     uow.tell(chat, Happening.message(Action.UPDATED, message, user_id=user.id))

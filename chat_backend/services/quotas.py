@@ -60,7 +60,11 @@ def _prompt_tokens(
     session: Session, chat: ChatSession, question: Message, quota: Quota, asked: Mapping[str, Any]
 ) -> int:
     budget = quota.context.budget(**asked, asked=chat.settings.get("context_tokens"))
-    return tokens.estimate_turns(prompts.turns(session, chat, question, budget=budget))
+    prompt = prompts.put_together(session, chat, question, budget=budget, summed_up=quota.summed_up)
+    if prompt.outside is None:
+        return tokens.estimate_turns(prompt.turns)
+    # The summary is a call of its own, and then part of the prompt.
+    return tokens.estimate_turns((*prompt.turns, *prompt.outside.turns)) + 2 * prompt.outside.most_tokens
 
 
 def hold_days(session: Session, user_id: str, jobs: Iterable[LlmJob]) -> None:
@@ -86,6 +90,11 @@ def settle(session: Session, job: LlmJob, text: str) -> None:
     spent = sum(_cost(attempt, job, text) for attempt in job.attempts)
     _add(session, job.user_id, _day(job.created_at), Amount(requests, spent))
     job.reserved_prompt_tokens = job.reserved_reply_tokens = None
+
+
+def charge(session: Session, job: LlmJob, attempt: LlmAttempt) -> None:
+    """Count what a call took that was made after its job had been settled."""
+    _add(session, job.user_id, _day(job.created_at), Amount(0, _cost(attempt, job, "")))
 
 
 def _cost(attempt: LlmAttempt, job: LlmJob, text: str) -> int:

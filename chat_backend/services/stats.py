@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
-from chat_backend.domain.enums import Outcome
+from chat_backend.domain.enums import Outcome, Purpose
 from chat_backend.domain.user import User
 from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message, Participant
 from chat_backend.models.base import now
@@ -61,7 +61,7 @@ def _attempts(user: User, *what: Any) -> Select[Any]:
 
 
 def _succeeded(what: Any, user: User) -> Select[Any]:
-    return _attempts(user, what).where(LlmAttempt.outcome == Outcome.SUCCEEDED)
+    return _attempts(user, what).where(LlmAttempt.outcome == Outcome.SUCCEEDED, LlmAttempt.purpose == Purpose.REPLY)
 
 
 def _providers(session: Session, user: User) -> list[dict[str, Any]]:

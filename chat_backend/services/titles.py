@@ -14,14 +14,17 @@ from chat_backend.unit_of_work import UnitOfWork
 
 def name(uow: UnitOfWork, chat: ChatSession, how: str) -> None:
     """Give a title to a chat session that has none. The caller holds its lock, so nobody's title is overwritten."""
-    if how == Titles.OFF or chat.title is not None:
+    if how == Titles.WORDS:
+        give(uow, chat)
+
+
+def give(uow: UnitOfWork, chat: ChatSession, title: str | None = None) -> None:
+    """Set a title, or the first words of the first message, unless there is one, and tell everyone."""
+    if chat.title is not None:
         return
-    first = select(Message.content).where(Message.session_id == chat.id, Message.role == Role.USER)
-    give(uow, chat, titles.from_words(uow.session.scalar(first.order_by(Message.seq).limit(1)) or ""))
-
-
-def give(uow: UnitOfWork, chat: ChatSession, title: str | None) -> None:
-    """Set the title, if there is one, and tell everyone."""
+    if title is None:
+        first = select(Message.content).where(Message.session_id == chat.id, Message.role == Role.USER)
+        title = titles.from_words(uow.session.scalar(first.order_by(Message.seq).limit(1)) or "")
     if title is not None:
         chat.title = title
         touch(chat)

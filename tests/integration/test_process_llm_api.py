@@ -406,6 +406,7 @@ def test_a_job_shows_its_attempts(rest: Rest, session_id: str, worker: PretendWo
             "number": 1,
             "provider": "LOCAL",
             "model": "tiny",
+            "purpose": "reply",
             "outcome": "succeeded",
             "http_status": 200,
             "error_code": None,

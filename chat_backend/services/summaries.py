@@ -1,0 +1,61 @@
+"""Summaries of what no longer fits a prompt: kept, gone on from, and forgotten when what they tell of changes."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import delete, exists, select
+from sqlalchemy.orm import Session
+
+from chat_backend.domain.enums import UNFINISHED_JOB, Action
+from chat_backend.models import ChatSession, ContextSummary, LlmJob, Message, SessionEvent
+from chat_backend.models.base import now
+
+
+def newest(session: Session, session_id: UUID, *, before: int) -> ContextSummary | None:
+    """Return the summary that covers most of what is before a seq."""
+    query = select(ContextSummary).where(ContextSummary.session_id == session_id, ContextSummary.covered_seq < before)
+    return session.scalar(query.order_by(ContextSummary.covered_seq.desc()).limit(1))
+
+
+def keep(session: Session, chat: ChatSession, job_id: UUID, content: str, *, covers: int, as_of: int) -> None:
+    """Store a summary of everything up to a seq, unless some of that has changed since the offset it was begun at."""
+    if content and not _changed(session, chat.id, job_id, covers=covers, as_of=as_of):
+        session.add(
+            ContextSummary(session_id=chat.id, covered_seq=covers, content=content, job_id=job_id, created_at=now())
+        )
+        session.flush()
+
+
+def _changed(session: Session, session_id: UUID, job_id: UUID, *, covers: int, as_of: int) -> bool:
+    edited = exists().where(
+        SessionEvent.session_id == session_id,
+        SessionEvent.offset > as_of,
+        SessionEvent.action == Action.UPDATED,
+    )
+    # An old question that is asked anew will have another reply than the one that was summed up.
+    asked_anew = exists().where(
+        LlmJob.session_id == session_id,
+        LlmJob.status.in_(UNFINISHED_JOB),
+        LlmJob.id != job_id,
+        LlmJob.message_id == Message.id,
+        Message.seq <= covers,
+    )
+    return bool(session.scalar(select(edited | asked_anew)))
+
+
+def forget(session: Session, session_id: UUID, *, from_seq: int) -> None:
+    """Delete what covers a message: it has changed, or will have another reply."""
+    session.execute(
+        delete(ContextSummary)
+        .where(ContextSummary.session_id == session_id, ContextSummary.covered_seq >= from_seq)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def forget_message(session: Session, message: Message) -> None:
+    """Delete what covers a message; a reply is covered with its question."""
+    question = select(Message.seq).join(LlmJob, LlmJob.message_id == Message.id)
+    seq = session.scalar(question.where(LlmJob.id == message.job_id)) if message.job_id else message.seq
+    if seq is not None:
+        forget(session, message.session_id, from_seq=seq)
