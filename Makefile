@@ -12,7 +12,7 @@ BENCH_ARGS ?=
 COVERAGE_FLOOR ?= 90
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint audit lock docs bench soak clean install install-test
+.PHONY: help run test lint audit lock docs screenshots bench soak clean install install-test
 
 help: ## say what can be made
 	@sed -n -E 's/^([a-z-]+):.*## /\1\t/p' Makefile | expand -t 16

@@ -19,7 +19,7 @@ from chat_backend.web.tokens import Tokens
 # The only endpoints that anyone may ask.
 HEALTH = "service.health"
 DOCUMENTS = ("api-docs.openapi_json", "documents.asyncapi", "swagger_ui.show")
-PAGE = ("page.show", "page.show_file", "service.client_config")
+PAGE = ("page.show", "page.show_file", "page.show_file_of_edition", "service.client_config")
 OPEN = frozenset({HEALTH, *DOCUMENTS, *PAGE})
 # These ask by themselves (identify_stream), once they can answer in their own way.
 STREAMS = ("/websocket", "/events")

@@ -1,10 +1,15 @@
-"""The page to chat in: files of our own, served as they lie in `client/`."""
+"""The page to chat in: files of our own, served as they lie in `client/`.
+
+The page names its files by an edition, which changes with any of them: so a browser keeps them without asking again,
+and never mixes two editions. By its plain name a file can be had too, for clients of others.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
-from flask import Blueprint, Flask, Response, send_from_directory
+from flask import Blueprint, Flask, Response, make_response, request, send_from_directory
 
 CLIENT = Path(__file__).parent / "client"
 # Nothing of another origin, nothing inline; HTML is set in one place of the page only, by the policy named here.
@@ -12,6 +17,8 @@ POLICY = (
     "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types rendered-by-server"
 )
+ASK_AGAIN = "no-cache"
+KEEP = "public, max-age=31536000, immutable"
 
 bp = Blueprint("page", __name__)
 
@@ -19,18 +26,40 @@ bp = Blueprint("page", __name__)
 @bp.get("/")
 def show() -> Response:
     """Show the page; who asks is asked by the page itself."""
-    return show_file("index.html")
+    page = (CLIENT / "index.html").read_text().replace('"/client/', f'"/client/at-{edition()}/')
+    response = _guarded(make_response(page), ASK_AGAIN)
+    response.add_etag()
+    response.make_conditional(request)
+    return response
 
 
 @bp.get("/client/<path:name>")
 def show_file(name: str) -> Response:
-    """Show a file of the page. A browser keeps it, and asks each time whether it still is the one."""
-    response = send_from_directory(CLIENT, name)
-    response.headers["Content-Security-Policy"] = POLICY
-    response.headers["Cache-Control"] = "no-cache"
-    return response
+    """Show a file of the page, as it is now."""
+    return _guarded(send_from_directory(CLIENT, name), ASK_AGAIN)
+
+
+@bp.get("/client/at-<string:asked>/<path:name>")
+def show_file_of_edition(asked: str, name: str) -> Response:
+    """Show a file of an edition; one that is no more is the one there is now, not to be kept."""
+    return _guarded(send_from_directory(CLIENT, name), KEEP if asked == edition() else ASK_AGAIN)
+
+
+def edition(folder: Path = CLIENT) -> str:
+    """Return a name for the files as they are: another one as soon as any of them has changed."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(folder.rglob("*.*")):
+        found = path.stat()
+        digest.update(f"{path.name} {found.st_size} {found.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def install(app: Flask) -> None:
     """Serve the page."""
     app.register_blueprint(bp)
+
+
+def _guarded(response: Response, kept: str) -> Response:
+    response.headers["Content-Security-Policy"] = POLICY
+    response.headers["Cache-Control"] = kept
+    return response

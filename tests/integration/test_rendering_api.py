@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
+from pathlib import Path
 
+import pytest
 from flask import Flask
 
 from chat_backend.web import rendering
+from chat_backend.web.page import CLIENT, edition
 from tests.support.pretend_worker import PretendWorker
 from tests.support.rest import Rest, fault
 
@@ -113,14 +117,33 @@ def test_the_page_and_its_files_are_there_for_everyone_under_a_strict_policy(jwt
             assert (file.status_code, file.headers["Content-Security-Policy"]) == (200, policy)
 
 
-def test_a_file_of_the_page_that_has_not_changed_is_not_sent_again(sqlite_app: Flask) -> None:
+@pytest.mark.parametrize("path", ["/", "/client/app.js", "/client/at-0123456789abcdef/app.js"])
+def test_what_has_not_changed_is_not_sent_again(sqlite_app: Flask, path: str) -> None:
     client = sqlite_app.test_client()
-    with client.get("/client/app.js") as first:
+    with client.get(path) as first:
         etag, kept = first.headers["ETag"], first.headers["Cache-Control"]
 
-    with client.get("/client/app.js", headers={"If-None-Match": etag}) as again:
+    with client.get(path, headers={"If-None-Match": etag}) as again:
         assert (again.status_code, again.data) == (304, b"")
     assert kept == "no-cache"
+
+
+def test_the_files_that_the_page_names_are_kept_without_asking(sqlite_app: Flask) -> None:
+    client = sqlite_app.test_client()
+    with client.get("/") as page:
+        (named,) = re.findall(r'src="([^"]*)"', page.text)
+
+    with client.get(named) as file:
+        assert file.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+
+
+def test_with_any_file_the_edition_changes(tmp_path: Path) -> None:
+    shutil.copytree(CLIENT, tmp_path, dirs_exist_ok=True)
+    before = edition(tmp_path)
+
+    (tmp_path / "icons" / "plus.svg").write_text("<svg/>")
+
+    assert edition(tmp_path) != before
 
 
 def test_nothing_but_the_pages_files_is_served(sqlite_app: Flask) -> None:

@@ -11,7 +11,7 @@ from tests.support.provider_stub import expected_text
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 
-SLOW = "stub:tokens=120,delay=0.05,tag=t"
+SLOW = "stub:tokens=80,delay=0.05,tag=t"
 
 
 def test_a_web_process_that_restarts_in_mid_stream_is_found_again(new_window: OpenWindow, stack: Stack) -> None:
@@ -29,8 +29,8 @@ def test_a_web_process_that_restarts_in_mid_stream_is_found_again(new_window: Op
     stack.launch("web", PORT=str(web.port))
 
     window.wait_for_state("live")
-    window.wait_for_text(expected_text("t", 120), 0)
-    window.wait_for_text(expected_text("t", 120), 1)
+    window.wait_for_text(expected_text("t", 80), 0)
+    window.wait_for_text(expected_text("t", 80), 1)
     expect(window.page.locator("article")).to_have_count(4)
 
 
@@ -44,6 +44,6 @@ def test_a_worker_that_dies_in_mid_stream_is_replaced_before_the_readers_eyes(
     next(process for process in stack.processes if process.name == "worker" and process.exit_status is None).kill()
     stack.launch("worker")
 
-    window.wait_for_text(expected_text("t", 120))
+    window.wait_for_text(expected_text("t", 80))
     expect(window.reply().locator(".facts")).to_contain_text("attempt 2")
     expect(window.page.locator("article")).to_have_count(2)
