@@ -353,6 +353,12 @@ def test_odd_characters_are_kept_or_replaced_however_the_bytes_are_cut(stub, scr
     assert (answer.error, answer.text) == (None, before + expected_text("t", 3))
 
 
+def test_a_reply_that_ends_for_a_reason_may_be_empty(stub):
+    answer = ask(stub, "tokens=0")
+
+    assert (answer.error, answer.text, answer.completion.finish_reason) == (None, "", "stop")
+
+
 @pytest.mark.parametrize("reason", ["length", "content_filter", "tool_calls"])
 def test_any_other_finish_reason_is_a_success_that_says_so(stub, reason):
     answer = ask(stub, f"finish={reason}")
@@ -489,7 +495,18 @@ def test_a_stream_that_ends_or_breaks_before_the_reply_keeps_its_text_and_is_bro
 
 
 @pytest.mark.parametrize(
-    "script", ["drop", "garbage", "html", "gzip", "giant=2000000", "malformed=0", "eof=0", "cut=0"]
+    "script",
+    [
+        "drop",
+        "garbage",
+        "html",
+        "gzip",
+        "giant=2000000",
+        "malformed=0",
+        "eof=0",
+        "cut=0",
+        "tokens=0,no_finish,no_usage",
+    ],
 )
 def test_what_is_no_reply_at_all_is_a_broken_stream(stub, script):
     answer = ask(stub, script)

@@ -90,6 +90,9 @@ class ReplyReader:
 
     def _take_event(self, event: bytes) -> None:
         if event == b"[DONE]":
+            if self.stage is Stage.WAITING:
+                # Said by a server that was interrupted by somebody else's request (llama-cpp-python).
+                raise StreamBroken("The provider ended its reply before it had begun.")
             self.stage = Stage.DONE
             return
         chunk = parse(event)
