@@ -6,6 +6,7 @@ ends or deletes the job takes it away: there is no second count that could be le
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -23,7 +24,7 @@ from chat_backend.models.base import now
 from chat_backend.services import prompts
 
 # What is only reserved may be released at any moment.
-SOON_SECONDS = 10.0
+SOON_SECONDS = 10
 
 
 def reserve(
@@ -48,11 +49,13 @@ def _check(what: str, limit: int, used: int, reserved: int, at: datetime) -> Non
     if not limit or used + reserved < limit:
         return
     resets_at = _next_midnight(at)
+    seconds = math.ceil((resets_at - at).total_seconds()) if used >= limit else SOON_SECONDS
+    standing = {"quota": what, "limit": limit, "used": used, "reserved": reserved}
     raise TooMany(
         f"Your quota of {what} for today is used up.",
         code=ErrorCode.QUOTA_EXCEEDED,
-        details={"quota": what, "limit": limit, "used": used, "reserved": reserved, "resets_at": _rfc3339(resets_at)},
-        retry_after_seconds=(resets_at - at).total_seconds() if used >= limit else SOON_SECONDS,
+        details={**standing, "resets_at": _rfc3339(resets_at), "retry_after_seconds": seconds},
+        retry_after_seconds=seconds,
     )
 
 

@@ -87,6 +87,7 @@ def test_on_the_socket_a_refusal_is_an_error_frame(rationed: Rest, session_id: s
     (said,) = frames(outbox)
     assert (said["type"], said["error_code"], said["request_id"]) == ("error", "QUOTA_EXCEEDED", "r1")
     assert said["details"]["resets_at"] == quota(rationed)["resets_at"]
+    assert 0 < said["details"]["retry_after_seconds"] <= DAY_SECONDS
     assert rationed.get(f"/sessions/{session_id}").get_json()["message_count"] == 2
 
 
