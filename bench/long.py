@@ -1,9 +1,10 @@
-"""What takes longer to measure, at the product alone: idle sockets, fan-out, depth, enqueueing, joining."""
+"""What takes longer to measure, at the product alone: idle sockets, fan-out, depth, enqueueing, joining, a flood."""
 
 from __future__ import annotations
 
 import asyncio
 import http.client
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -43,6 +44,9 @@ JOINS = 30
 
 Rows = list[tuple[str, str, str]]
 
+FLOOD_SECONDS = 12.0
+QUIET_REQUEST_SECONDS = 0.05
+
 # What was aimed at, by how the name of a measurement begins.
 AIMS = {
     "idle sockets held": "all",
@@ -55,6 +59,7 @@ AIMS = {
     "page in the middle": "at most 1.5 times",
     "the same, of 50 deltas": "1 time",
     "reads of the text per join": "1",
+    "another user's request, quiet and beside a flood": "p95 at most 2 times",
 }
 
 
@@ -84,6 +89,7 @@ def _parts(messages: int) -> dict[str, Callable[[Chat], Awaitable[dict[str, str]
         "fan-out": fan_out,
         "enqueue": enqueue,
         "join": join,
+        "flood": flood,
         "depth": lambda target: depth(target, messages),
     }
 
@@ -262,6 +268,50 @@ class _requests:
         taken = time.monotonic_ns() - began
         assert answer.status < 300, text
         return taken, text
+
+
+# One user's flood, seen by another
+
+
+async def flood(target: Chat) -> dict[str, str]:
+    """Time a user's requests, then again while another floods REST and sockets from a process of its own.
+
+    To be run with what is on in jwt mode: `--set RATE_LIMIT_PER_USER=1200 --set RATE_LIMIT_PER_ADDRESS=6000`.
+    """
+    calm, flooded = _insert_sessions(target, 2)
+    async with aiohttp.ClientSession(headers={"X-User-ID": "owner-0"}) as http:
+        url = f"{target.url}{API}/sessions/{calm}/messages"
+        await _steadily(http, url, 2.0)
+        quiet = await _steadily(http, url, FLOOD_SECONDS)
+        command = [sys.executable, "-m", "bench.flooder", "--url", target.url, "--session", flooded]
+        flooder = await asyncio.create_subprocess_exec(
+            *command, "--user", "owner-1", "--seconds", str(FLOOD_SECONDS + 1), stdout=asyncio.subprocess.PIPE
+        )
+        await asyncio.sleep(1)
+        beside = await _steadily(http, url, FLOOD_SECONDS)
+        said, _ = await flooder.communicate()
+    ratio = percentile(beside, 95) / percentile(quiet, 95)
+    return {
+        "another user's request, quiet and beside a flood, p50": f"{_ms(quiet, 50)} and {_ms(beside, 50)} ms",
+        "another user's request, quiet and beside a flood, p95": (
+            f"{_ms(quiet, 95)} and {_ms(beside, 95)} ms ({ratio:.2f} times)"
+        ),
+        f"the flood of {FLOOD_SECONDS:.0f} s": said.decode().strip(),
+    }
+
+
+async def _steadily(http: aiohttp.ClientSession, url: str, seconds: float) -> list[int]:
+    """Read and write in turn, unhurriedly; return how long each took."""
+    taken, end = [], time.monotonic() + seconds
+    while time.monotonic() < end:
+        began = time.monotonic_ns()
+        method, body = ("POST", {"content": "calm"}) if len(taken) % 2 else ("GET", None)
+        async with http.request(method, url, json=body) as answer:
+            assert answer.status < 300, await answer.text()
+            await answer.read()
+        taken.append(time.monotonic_ns() - began)
+        await asyncio.sleep(QUIET_REQUEST_SECONDS)
+    return taken
 
 
 # Joining a reply in progress

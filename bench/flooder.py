@@ -1,0 +1,73 @@
+"""One user's flood: requests over many connections and frames over some sockets, as fast as they are taken.
+
+    python -m bench.flooder --url http://127.0.0.1:8000 --session ID --user NAME --seconds 10
+
+Prints how each request was answered, and how often a socket was closed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections import Counter
+
+import aiohttp
+
+from bench.wire import WebSocket
+
+CONNECTIONS = 20
+SOCKETS = 3
+API = "/api/v1/chat"
+FRAMES_AT_ONCE = 50
+
+
+async def flood(url: str, session_id: str, *, user: str, seconds: float) -> Counter[str]:
+    """Flood for so long; return what came of it."""
+    end, counts = time.monotonic() + seconds, Counter[str]()
+    headers, connector = {"X-User-ID": user}, aiohttp.TCPConnector(limit=CONNECTIONS)
+    async with aiohttp.ClientSession(f"{url}{API}/", headers=headers, connector=connector) as http:
+        asking = [_ask(http, session_id, end, counts, writes=n % 2 == 0) for n in range(CONNECTIONS)]
+        socket_url = f"ws{url.removeprefix('http')}{API}/sessions/{session_id}/websocket?user_id={user}"
+        await asyncio.gather(*asking, *(_say(socket_url, end, counts) for _ in range(SOCKETS)))
+    return counts
+
+
+async def _ask(http: aiohttp.ClientSession, session_id: str, end: float, counts: Counter[str], *, writes: bool) -> None:
+    while time.monotonic() < end:
+        method, body = ("POST", {"content": "flood"}) if writes else ("GET", None)
+        async with http.request(method, f"sessions/{session_id}/messages", json=body) as answer:
+            await answer.read()
+            counts[f"answered {answer.status}"] += 1
+
+
+async def _say(url: str, end: float, counts: Counter[str]) -> None:
+    while time.monotonic() < end:
+        try:
+            socket = await WebSocket(url, lambda payload, at: None).open()
+        except ConnectionError:
+            counts["sockets refused"] += 1
+            continue
+        while not socket.closed.done() and time.monotonic() < end:
+            for _ in range(FRAMES_AT_ONCE):
+                socket.send({"type": "ping"})
+                counts["frames"] += 1
+            await asyncio.sleep(0.01)
+        counts["sockets closed"] += socket.closed.done()
+        socket.close()
+
+
+def main() -> None:
+    """Flood as the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--session", required=True)
+    parser.add_argument("--user", required=True)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    asked = parser.parse_args()
+    counts = asyncio.run(flood(asked.url, asked.session, user=asked.user, seconds=asked.seconds))
+    print(", ".join(f"{what}: {count:,}" for what, count in sorted(counts.items())))
+
+
+if __name__ == "__main__":
+    main()
