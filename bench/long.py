@@ -276,7 +276,8 @@ class _requests:
 async def flood(target: Chat) -> dict[str, str]:
     """Time a user's requests, then again while another floods REST and sockets from a process of its own.
 
-    To be run with what is on in jwt mode: `--set RATE_LIMIT_PER_USER=1200 --set RATE_LIMIT_PER_ADDRESS=6000`.
+    To be run with what is on in jwt mode:
+    `--set RATE_LIMIT_PER_USER=1200 --set RATE_LIMIT_PER_ADDRESS=6000 --set MAX_REQUESTS_AT_ONCE=2`.
     """
     calm, flooded = _insert_sessions(target, 2)
     async with aiohttp.ClientSession(headers={"X-User-ID": "owner-0"}) as http:

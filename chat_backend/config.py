@@ -197,6 +197,15 @@ class Settings:
         "Replies that one user may ask for a minute, over REST and sockets; 0: any number; empty: 600 in `jwt` mode.",
         _int(0, 10_000_000),
     )
+    max_requests_at_once: int | None = setting(
+        None,
+        "REST requests of one user that a web process works at, the others wait in line; 0: any number; "
+        "empty: 2 in `jwt` mode.",
+        _int(0, 10_000),
+    )
+    refused_seconds: float = setting(
+        0.1, "How long a request over its user's rate is held before it is answered 429.", _seconds(0, 5)
+    )
     frames_per_second: int = setting(
         20, "Frames a second that a socket may send; twice as many at once.", _int(1, 10_000)
     )
@@ -388,6 +397,10 @@ class Settings:
     @property
     def asks_per_user(self) -> int:
         return self._in_jwt_mode(self.rate_limit_asks_per_user, 600)
+
+    @property
+    def requests_at_once_per_user(self) -> int:
+        return self._in_jwt_mode(self.max_requests_at_once, 2)
 
     def _in_jwt_mode(self, given: int | None, default: int) -> int:
         """Return a limit: the one given, else in jwt mode the default; 0 is none."""

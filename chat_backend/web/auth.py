@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from uuid import UUID
 
@@ -9,12 +10,13 @@ from flask import Flask, Request, current_app, g, request
 
 from chat_backend.bootstrap import Backend
 from chat_backend.config import DEV_USER
-from chat_backend.domain.errors import Unauthenticated
+from chat_backend.domain.errors import TooMany, Unauthenticated
 from chat_backend.domain.user import User, is_user_id
 from chat_backend.services import tickets
 from chat_backend.web.context import settings
 from chat_backend.web.rate_limits import rate_limits
 from chat_backend.web.tokens import Tokens
+from chat_backend.web.turns import begin_turn
 
 # The only endpoints that anyone may ask.
 HEALTH = "service.health"
@@ -73,7 +75,24 @@ def _ask() -> None:
     if rule is None or rule.endpoint in OPEN:
         rate_limits().request(request, None)
     else:
-        g.user = _counted(lambda: identify_http(request))
+        g.user = _in_turn()
+
+
+def _in_turn() -> User:
+    """Find out who asks, wait for their turn, and count the request. Raises TooMany."""
+    try:
+        user = identify_http(request)
+    except Unauthenticated:
+        rate_limits().request(request, None)
+        raise
+    begin_turn(user)
+    try:
+        rate_limits().request(request, user)
+    except TooMany:
+        # In their turn: a flood that is refused at once comes back at once, and takes the processor from others.
+        time.sleep(settings().refused_seconds)
+        raise
+    return user
 
 
 def _counted(identify: Callable[[], User]) -> User:

@@ -14,6 +14,7 @@ from chat_backend.bootstrap import Backend
 from chat_backend.domain.enums import JobStatus
 from chat_backend.domain.errors import Unavailable
 from chat_backend.models import LlmJob
+from chat_backend.web.turns import end_turn
 from chat_backend.web.websocket.hub import Hub
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Waiting:
 def wait_for_job(app: Flask, job_id: UUID, session_id: UUID, seconds: float) -> None:
     """Wait until a job has ended, within bounds. Raises NotFound where its chat session is gone."""
     waiting: Waiting = app.extensions["chat_waiting"]
+    end_turn()
     try:
         waiting.until_ended(job_id, session_id, seconds=seconds)
     except Unavailable:

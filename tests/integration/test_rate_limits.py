@@ -20,6 +20,7 @@ from tests.integration.conftest import JWT_SECRET
 from tests.support.chat import Chat
 from tests.support.rest import Rest, fault
 from tests.support.valkey import Valkey
+from tests.support.waiting import wait_until
 
 Limited = Callable[..., Flask]
 LIMITED = (429, "RATE_LIMITED", None)
@@ -305,3 +306,42 @@ def test_fifty_at_once_get_exactly_the_limit(limited: Limited) -> None:
         thread.join()
 
     assert sorted(found) == [200] * 20 + [429] * 30
+
+
+@pytest.mark.parametrize("path", ["/sessions", "/sessions/1", "/sessions?page=0", "/jobs/1"])
+def test_a_turn_ends_with_its_request_however_that_ends(limited: Limited, path: str) -> None:
+    app = limited(MAX_REQUESTS_AT_ONCE="1")
+
+    ask(Rest(app), 3, path)
+
+    assert app.extensions["turns"].people("ann") == 0
+
+
+def test_who_waits_for_a_reply_lets_their_other_requests_pass(limited: Limited) -> None:
+    ann = Rest(limited(MAX_REQUESTS_AT_ONCE="1"))
+    session_id = ann.new_session()
+    asked = threading.Thread(
+        target=lambda: ann.of("ann").post(f"/sessions/{session_id}/process-llm", {"prompt": "x"}, prefer="wait=20")
+    )
+    asked.start()
+
+    def job() -> str | None:
+        messages = ann.get(f"/sessions/{session_id}/messages").get_json()["messages"]
+        return messages[1]["job_id"] if len(messages) == 2 else None
+
+    job_id = wait_until(job, why="the request waits for its reply")
+    ann.post(f"/jobs/{job_id}/cancel")
+    asked.join(15)
+
+    assert not asked.is_alive()
+
+
+def test_requests_of_one_user_beside_each_other_are_all_answered(limited: Limited) -> None:
+    app, found = limited(MAX_REQUESTS_AT_ONCE="2"), []
+    threads = [threading.Thread(target=lambda: found.append(Rest(app).get("/sessions"))) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert statuses(found) == [200] * 50

@@ -199,6 +199,8 @@ def _listen(connection: Connection, ws: Server, dispatch: Callable[[str | bytes]
             continue
         if not rate.allows():
             _flooded(connection)
+            # What else it says is not even parsed: a flood would go on costing until its viewer has closed.
+            viewer.end_reading()
         elif _size(data) > limits.FRAME_BYTES:
             # The library has counted characters.
             connection.close(TOO_LARGE, ErrorCode.PAYLOAD_TOO_LARGE, "The frame is too large.")

@@ -1,0 +1,92 @@
+"""So many requests of one user at once: the rest of a flood waits in line, and other users beside it, not behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from flask import Flask, current_app, g
+
+from chat_backend.config import Settings
+from chat_backend.domain.errors import TooMany
+from chat_backend.domain.user import User
+
+MOST_WAITING = 200
+PATIENCE_SECONDS = 10.0
+RETRY_AFTER_SECONDS = 2
+
+
+def install(app: Flask, settings: Settings) -> None:
+    """Give an app its lines; a turn ends with its request, unless it was ended before."""
+    app.extensions["turns"] = Turns(settings.requests_at_once_per_user)
+    app.teardown_request(lambda _: end_turn())
+
+
+def begin_turn(user: User) -> None:
+    """Wait until it is this request's turn. Raises TooMany."""
+    turns: Turns = current_app.extensions["turns"]
+    g.end_turn = turns.take(user.id)
+
+
+def end_turn() -> None:
+    """Let the user's next request begin, though this one goes on: it only waits, and works no more."""
+    g.pop("end_turn", _nothing)()
+
+
+class Turns:
+    """Gives each user so many places in this process; 0: as many as they like."""
+
+    def __init__(self, at_once: int, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        self._at_once = at_once
+        self._patience_seconds = patience_seconds
+        self._lines: dict[str, _Line] = {}
+        self._lock = threading.Lock()
+
+    def take(self, user_id: str) -> Callable[[], None]:
+        """Wait for a place, and return what gives it back; to be called once.
+
+        Raises TooMany where too many wait already, or for too long.
+        """
+        if not self._at_once:
+            return _nothing
+        with self._lock:
+            line = self._lines.setdefault(user_id, _Line(self._at_once))
+            if line.people >= self._at_once + MOST_WAITING:
+                raise _too_many()
+            line.people += 1
+        if not line.places.acquire(timeout=self._patience_seconds):
+            self._leave(user_id, line)
+            raise _too_many()
+        return lambda: self._give_back(user_id, line)
+
+    def people(self, user_id: str) -> int:
+        """Return how many requests of a user have a place or wait for one."""
+        with self._lock:
+            line = self._lines.get(user_id)
+            return line.people if line else 0
+
+    def _give_back(self, user_id: str, line: _Line) -> None:
+        line.places.release()
+        self._leave(user_id, line)
+
+    def _leave(self, user_id: str, line: _Line) -> None:
+        with self._lock:
+            line.people -= 1
+            if not line.people:
+                del self._lines[user_id]
+
+
+class _Line:
+    """A user's places, and how many requests have one or wait for one."""
+
+    def __init__(self, places: int) -> None:
+        self.places = threading.Semaphore(places)
+        self.people = 0
+
+
+def _nothing() -> None:
+    return
+
+
+def _too_many() -> TooMany:
+    return TooMany("Too many of your requests are waiting.", retry_after_seconds=RETRY_AFTER_SECONDS)
