@@ -116,7 +116,7 @@ class UnitOfWork:
         """Deliver what was gathered; called once, after the commit."""
         for action, session_id, job_id in self._recorded:
             facts = {"action": action.value, "session_id": str(session_id)}
-            log.info("done", extra=facts | ({"job_id": str(job_id)} if job_id else {}))
+            log.info("something was done", extra=facts | ({"job_id": str(job_id)} if job_id else {}))
         if self._cancels:
             out.cancel(self._cancels)
         if self._envelopes:
