@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from chat_backend.config import Settings
@@ -24,6 +25,10 @@ from tests.support import processes
 from tests.support.databases import POSTGRESQL, SQLITE, Databases
 from tests.support.processes import Process
 from tests.support.valkey import Valkey
+
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 Launch = Callable[..., Process]
 
