@@ -49,8 +49,6 @@ class ProviderStats(Shown):
 class ClientConfig(Shown):
     auth_mode = fields.String(required=True, metadata={"enum": ["jwt", "dev"]})
     flower_url = fields.String(required=True, allow_none=True)
-    default_llm_provider = fields.String(required=True, allow_none=True)
-    default_llm_model = fields.String(required=True, allow_none=True)
 
 
 class Stats(Shown):

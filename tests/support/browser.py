@@ -40,6 +40,7 @@ def chromium() -> str:
 def running_browser() -> Iterator[Browser]:
     """Start a browser with nothing in it."""
     path = chromium()
+    expect.set_options(timeout=PATIENCE_SECONDS * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
         yield browser
@@ -115,7 +116,7 @@ class Window:
 
     def wait_for_state(self, state: str) -> None:
         """Wait for the connection to be live, waiting, ..."""
-        expect(self.page.locator(".connection")).to_have_attribute("data-state", state, timeout=PATIENCE_SECONDS * 1000)
+        expect(self.page.locator(".connection")).to_have_attribute("data-state", state)
 
     def run(self, script: str, argument: Any = None) -> Any:
         """Run a script in the page."""

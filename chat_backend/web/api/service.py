@@ -35,13 +35,7 @@ def health() -> tuple[dict[str, Any], int]:
 @bp.doc(security=[])
 def client_config() -> dict[str, Any]:
     """Tell a page what it must know before it can say who is asking."""
-    now = settings()
-    return {
-        "auth_mode": now.auth_mode,
-        "flower_url": _flower_url(now),
-        "default_llm_provider": now.default_llm_provider or None,
-        "default_llm_model": now.default_llm_model or None,
-    }
+    return {"auth_mode": settings().auth_mode, "flower_url": _flower_url(settings())}
 
 
 def _flower_url(of: Settings) -> str | None:

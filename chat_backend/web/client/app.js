@@ -25,7 +25,7 @@ class App {
     this.config = config;
     this.api = api;
     this.isDev = config.auth_mode === "dev";
-    this.catalogue = new Catalogue(api, config);
+    this.catalogue = new Catalogue(api);
     this.list = new SessionList(api, {
       create: () => this.#go("#/"),
       settings: (session) => this.#showSettings(session),

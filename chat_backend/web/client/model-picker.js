@@ -11,10 +11,8 @@ export class Catalogue {
   #providers = null;
   #models = new Map();
 
-  /** `config` holds the deployment's default provider and model, where it has them. */
-  constructor(api, config) {
+  constructor(api) {
     this.api = api;
-    this.config = config;
   }
 
   providers() {
@@ -31,11 +29,11 @@ export class Catalogue {
     return this.#models.get(provider);
   }
 
-  /** Return a provider and model to begin with. */
+  /** Return a provider and model to begin with: the deployment's own, else the first there is. */
   async firstChoice() {
-    const { default_llm_provider: provider, default_llm_model: name } = this.config;
-    if (provider) return { llm_provider: provider, llm_model: name };
     const providers = await this.providers();
+    const preferred = providers.find((provider) => provider.default_model);
+    if (preferred) return { llm_provider: preferred.name, llm_model: preferred.default_model };
     const usable = providers.find((provider) => provider.configured !== false) ?? providers[0];
     const [model] = await this.models(usable.name);
     return { llm_provider: usable.name, llm_model: model ?? DEMO_MODEL };

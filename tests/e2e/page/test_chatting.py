@@ -224,3 +224,23 @@ def test_the_whole_page_is_small(new_window: OpenWindow) -> None:
 
     assert len(sizes) > 10
     assert sum(sizes) < 200_000
+
+
+def test_a_viewer_reads_and_whoever_is_removed_is_shown_out(new_window: OpenWindow, stack: Stack) -> None:
+    owner, viewer = stack.chat(), new_user()
+    session = owner.new_session(QUICK, title="A private matter")["id"]
+    admitted = {"user_id": viewer, "role": "viewer"}
+    owner.request("POST", f"/sessions/{session}/participants", json=admitted, status=201)
+    window = new_window().open(user=viewer, session=session)
+    window.wait_for_state("live")
+    # What the page asks about a session while it is being shown out.
+    window.refuses = "404"
+
+    owner.send(session, "For your eyes")
+    expect(window.page.locator("main").get_by_text("For your eyes")).to_be_visible()
+    expect(window.field).to_be_disabled()
+    owner.request("DELETE", f"/sessions/{session}/participants/{viewer}", status=204)
+
+    expect(window.page.get_by_text("You are no longer in this chat.")).to_be_visible()
+    expect(window.page.locator("main").get_by_text("For your eyes")).not_to_be_visible()
+    expect(window.page.get_by_text("A private matter")).not_to_be_visible()
