@@ -94,8 +94,10 @@ def _markdown() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False, "breaks": True})
     parser.enable(["table", "strikethrough"]).disable(["image", "html_block", "html_inline"])
     parser.validateLink = lambda url: url.lower().startswith(_LINKED)  # type: ignore[method-assign]
-    # The first rules of all are asked at every line and at every sign: there we look at the clock.
-    parser.block.ruler.before("table", "patience", _patience_of_blocks)
+    # The first rules of all are asked at every block, within most at every line, and at every sign: there we look at
+    # the clock.
+    within = ["paragraph", "reference", "blockquote", "list"]
+    parser.block.ruler.before("table", "patience", _patience_of_blocks, {"alt": within})
     parser.inline.ruler.before("text", "patience", _patience_of_signs)
     for name, rule in {"fence": _code, "code_block": _code, "th_open": _cell, "td_open": _cell}.items():
         parser.add_render_rule(name, rule)

@@ -82,7 +82,14 @@ def test_nothing_that_runs_loads_or_leads_astray_comes_through(text: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 40_000, "|a|b|\n|-|-|\n" + "|a|b|\n" * 6_000, "*a **b " * 6_000, "- a\n" * 10_000]
+    "text",
+    [
+        "[" * 40_000,
+        "|a|b|\n|-|-|\n" + "|a|b|\n" * 6_000,
+        "*a **b " * 6_000,
+        "- a\n" * 10_000,
+        "|a\n|-\n" + "|\n" * 20_000,
+    ],
 )
 def test_a_text_made_to_take_long_is_shown_as_it_was_written(text: str) -> None:
     assert html(text, seconds=0.02) == as_written(text)
