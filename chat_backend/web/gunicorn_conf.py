@@ -31,8 +31,9 @@ else:
     worker_class = "gevent"
 timeout = 60
 graceful_timeout = 8
-# With gevent a terminated process waits this long for connections on which nobody asks anything more.
-keepalive = 2
+# With gevent a terminated process waits this long for connections on which nobody asks anything. Shorter is worse: a
+# request that comes as its connection is given up is reset, and a busy process gives up late.
+keepalive = 5
 # Whose X-Forwarded-* are believed is our own setting (TRUSTED_PROXIES); a client's SCRIPT_NAME never is.
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
