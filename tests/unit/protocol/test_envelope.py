@@ -83,7 +83,7 @@ def test_what_no_process_of_ours_says_is_refused(data: bytes) -> None:
         unpack(data)
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(deltas=DELTAS, at=st.integers(0, 10_000), byte=st.integers(0, 255))
 def test_damaged_pieces_of_text_are_a_value_error_or_pieces_of_text(deltas: list[Delta], at: int, byte: int) -> None:
     data = bytearray(pack_deltas(deltas))
