@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 PYTHONS := $(PYTHON) python3.13 python3.12 python3.11 python3.14 python3 /usr/bin/python3
 PIP := PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no-input
 # Test processes beside each other; 0: everything in one.
-PYTEST_PROCESSES ?= 2
+PYTEST_PROCESSES ?= 3
 PYTEST_ARGS ?=
+PYTEST = $(BIN)/python -m pytest -n $(PYTEST_PROCESSES) --dist worksteal $(PYTEST_ARGS)
 BENCH_ARGS ?=
 COVERAGE_FLOOR ?= 90
 
@@ -20,14 +21,14 @@ help: ## say what can be made
 run: install ## everything on this machine, at http://127.0.0.1:8000 (PORT)
 	@exec $(BIN)/chat-backend up
 
-# The closing line of pytest is repeated at the end, after the coverage.
-test: install-test ## every test, then the line coverage
-	@rm -f .coverage .coverage.* && mkdir -p var
-	@{ $(BIN)/python -m coverage run -m pytest -n $(PYTEST_PROCESSES) --dist worksteal $(PYTEST_ARGS) 2>&1; echo $$? > var/test.status; } | tee var/test.log
-	@status=$$(cat var/test.status); \
+test: install-test ## every test
+	@$(PYTEST)
+
+coverage: install-test ## every test at half the speed, then the lines that none of them reaches
+	@rm -f .coverage .coverage.*
+	@status=0; $(BIN)/python -m coverage run $(PYTEST:$(BIN)/python%=%) || status=$$?; \
 	$(BIN)/python -m coverage combine --quiet && \
-	$(BIN)/python -m coverage report --fail-under=$(COVERAGE_FLOOR) || status=1; \
-	tail -n 1 var/test.log; exit $$status
+	$(BIN)/python -m coverage report --fail-under=$(COVERAGE_FLOOR) || status=1; exit $$status
 
 lint: install-test ## style and types
 	$(BIN)/python -m ruff check .
