@@ -205,7 +205,7 @@ def test_a_task_delivered_five_times_is_worked_at_once(running: Deployment) -> N
 
 def test_a_crash_after_the_provider_has_finished_and_before_the_commit_asks_again(running: Deployment) -> None:
     chat = running.chat()
-    session = chat.new_session("stub:tokens=10,delay=0.05,tag=before")
+    session = chat.new_session("stub:tokens=60,delay=0.05,tag=before")
     viewer = running.follow(chat, session["id"], deltas=1)
     job = chat.ask(session["id"], "Go on.")
     running.until_called("before")

@@ -114,7 +114,7 @@ def websocket(ws: Server, session_id: str) -> None:
         ws.event.set()
     try:
         connection, since = admit(hub, session_id, viewer.outbox)
-        viewer.flooded = lambda: _flooded(connection)
+        viewer.flooded = lambda: _flooded(connection, viewer)
         _serve(hub, connection, ws, since=since)
     except ChatError as error:
         _refuse(hub, ws, viewer, error, session_id)
@@ -198,9 +198,7 @@ def _listen(connection: Connection, ws: Server, dispatch: Callable[[str | bytes]
         if connection.closing or data is None:
             continue
         if not rate.allows():
-            _flooded(connection)
-            # What else it says is not even parsed: a flood would go on costing until its viewer has closed.
-            viewer.end_reading()
+            _flooded(connection, viewer)
         elif _size(data) > limits.FRAME_BYTES:
             # The library has counted characters.
             connection.close(TOO_LARGE, ErrorCode.PAYLOAD_TOO_LARGE, "The frame is too large.")
@@ -212,8 +210,10 @@ def _size(data: str | bytes) -> int:
     return len(data.encode() if isinstance(data, str) else data)
 
 
-def _flooded(connection: Connection) -> None:
+def _flooded(connection: Connection, viewer: ViewerSocket) -> None:
     connection.close(POLICY, ErrorCode.RATE_LIMITED, "Too many frames a second.")
+    # What else it says is not even parsed: a flood would go on costing until its viewer has closed.
+    viewer.end_reading()
 
 
 def _refuse(hub: Hub, ws: Server, viewer: ViewerSocket, error: ChatError, session_id: str) -> None:

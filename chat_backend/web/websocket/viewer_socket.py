@@ -48,6 +48,8 @@ class ViewerSocket:
             self._taken.wait(1)
         if self._ended:
             return b""
+        # Under gevent nobody else runs while what has come is read: a viewer that never pauses would hold up all.
+        time.sleep(0)
         data: bytes = self._sock.recv(size)
         self.outbox.heard()
         return data
