@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from uuid import uuid4
 
-from playwright.sync_api import expect
+from playwright.sync_api import Request, expect
 
 from tests.e2e.page.conftest import OpenWindow
 from tests.support.provider_stub import expected_text
@@ -216,12 +216,14 @@ def test_an_operator_sees_how_the_parts_are(new_window: OpenWindow) -> None:
 
 def test_the_whole_page_is_small(new_window: OpenWindow) -> None:
     window = new_window()
-    sizes: list[int] = []
-    window.page.on("requestfinished", lambda request: sizes.append(request.sizes()["responseBodySize"]))
+    finished: list[Request] = []
+    window.page.on("requestfinished", lambda request: finished.append(request))
 
     window.open(user=new_user())
     expect(window.field).to_be_visible()
+    window.page.wait_for_load_state("networkidle")
 
+    sizes = [request.sizes()["responseBodySize"] for request in finished]
     assert len(sizes) > 10
     assert sum(sizes) < 200_000
 
