@@ -68,7 +68,9 @@ async def _aside(call: Coroutine[object, object, None]) -> None:
     try:
         await asyncio.wait_for(call, ASIDE_SECONDS)
     except TimeoutError:
-        raise ProviderTimeout("The provider took too long over what only helps.") from None
+        # Our patience ended, not the provider's health: it may take as long over replies, and is not to be left alone.
+        sentence = "The provider took too long over what only helps."
+        raise ProviderTimeout(sentence, retryable=False) from None
 
 
 async def _stream(claim: Claim, live: LiveReply, providers: Mapping[str, Provider], known: Completion) -> None:

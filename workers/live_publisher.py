@@ -45,6 +45,7 @@ class LiveReply:
     first_at: float | None = None
     length: int = 0
     unsaved: bool = False
+    ended: bool = False
     _parts: list[str] = field(default_factory=list)
     _pending: list[str] = field(default_factory=list)
     _sent: int = 0
@@ -136,6 +137,7 @@ class LivePublisher:
             self.away = False
         except Exception as error:  # not only RedisAway: one publisher serves all replies and must not end
             self._failed(batch, error)
+            self._ended = (ended + self._ended)[-MOST_AT_ONCE:]
             await asyncio.sleep(PAUSE_SECONDS)
         if self._wanted:
             self._ready.set()
@@ -157,7 +159,7 @@ class LivePublisher:
         self.away = True
         for live in batch:
             # Whether Redis has taken it is unknown: the comparison of lengths will tell.
-            if live.pending:
+            if live.pending and not live.ended:
                 self._wanted.setdefault(live.key, live)
 
     async def _send(self, batch: list[LiveReply]) -> None:
@@ -181,6 +183,7 @@ class LivePublisher:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FINISH_SECONDS):
                 await self._flushed_all(live)
+        live.ended = True
         self._wanted.pop(live.key, None)
         self._ended.append(live.key)
         del self._ended[:-MOST_AT_ONCE]

@@ -380,17 +380,13 @@ class Runtime:
         if random.random() < CENSUS_SECONDS / HOUSEKEEPING_SECONDS:  # noqa: S311 - not a secret
             self._forget()
 
-    def _lost_titles(self) -> list[UUID]:
-        if self.settings.session_titles != Titles.MODEL:
-            return []
-        with self.backend.reading() as session:
-            return model_titles.lost(session)
-
     def _forget(self) -> None:
         with self.backend.unit_of_work() as uow:
             housekeeping.forget_expired(uow.session, keys_seconds=self.settings.idempotency_retention_seconds)
             housekeeping.forget_audit(uow.session, days=self.settings.audit_days)
-        for job_id in self._lost_titles():
+        with self.backend.reading() as session:
+            lost = model_titles.lost(session)
+        for job_id in lost:
             with self.backend.unit_of_work() as uow:
                 model_titles.give_up(uow, job_id)
         with self.backend.unit_of_work() as uow:

@@ -225,7 +225,8 @@ def _begin(uow: UnitOfWork, owned: Owned, terms: Terms, purpose: Purpose) -> Non
     )
     job.attempts.append(attempt)
     # What a lost worker has shown since its last checkpoint is not known here.
-    was_lost = owned.attempt is not None and owned.attempt.outcome == Outcome.ABANDONED
+    last = owned.attempt
+    was_lost = last is not None and last.outcome == Outcome.ABANDONED and last.purpose == Purpose.REPLY
     had_text = bool(reply.content) or was_lost
     reply.status, reply.attempt, reply.content = MessageStatus.STREAMING, job.attempt, ""
     reply.llm_provider, reply.llm_model = job.provider, job.model

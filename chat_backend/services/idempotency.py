@@ -69,7 +69,9 @@ def begin(uow: UnitOfWork, user: User, intent: Intent | None, *, scope: UUID = N
     row = (user.id, scope, intent.key)
     if _note(uow, row, intent) or (_forget_expired(uow, row, intent) and _note(uow, row, intent)):
         return None
-    made = uow.session.scalars(select(IdempotencyKey).where(*_is(row))).one()
+    made = uow.session.scalars(select(IdempotencyKey).where(*_is(row))).one_or_none()
+    if made is None:  # it had expired, and was forgotten meanwhile
+        return begin(uow, user, intent, scope=scope)
     if made.fingerprint != intent.fingerprint:
         raise InvalidInput(
             "This idempotency key was used for another request.",

@@ -32,10 +32,15 @@ _AT_ONCE = 100
 
 
 def begin(uow: UnitOfWork, reply: Claim, *, worker: str) -> Claim | None:
-    """Open the call for the title of a chat session whose reply has just been stored; None: it has one."""
+    """Open the call for the title of a chat session whose reply has just been stored.
+
+    None: it has one, or is about to.
+    """
     session = uow.session
     chat, job = session.get(ChatSession, reply.session_id), session.get(LlmJob, reply.job_id)
     if chat is None or job is None or chat.title is not None or job.status != JobStatus.SUCCEEDED:
+        return None
+    if _is_asked_for(session, chat.id):
         return None
     question, answer = session.get(Message, job.message_id), session.get(Message, job.assistant_message_id)
     assert question is not None
@@ -58,6 +63,15 @@ def begin(uow: UnitOfWork, reply: Claim, *, worker: str) -> Claim | None:
     request = PromptRequest(reply.request.model, turns, {"max_tokens": titles.TITLE_TOKENS}, name=name_of(job))
     ids = (job.id, chat.id, answer.id)
     return Claim(*ids, job.attempt, reply.provider, request, job.trace_id, purpose=Purpose.TITLE)
+
+
+def _is_asked_for(session: Session, session_id: UUID) -> bool:
+    asked = (
+        select(LlmAttempt.number)
+        .join(LlmJob, LlmJob.id == LlmAttempt.job_id)
+        .where(LlmJob.session_id == session_id, LlmAttempt.purpose == Purpose.TITLE, LlmAttempt.outcome.is_(None))
+    )
+    return session.scalar(asked.limit(1)) is not None
 
 
 def finish(
