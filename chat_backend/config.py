@@ -197,10 +197,9 @@ class Settings:
         "Replies that one user may ask for a minute, over REST and sockets; 0: any number; empty: 600 in `jwt` mode.",
         _int(0, 10_000_000),
     )
-    max_requests_at_once: int | None = setting(
-        None,
-        "REST requests of one user that a web process works at, the others wait in line; 0: any number; "
-        "empty: 2 in `jwt` mode.",
+    max_requests_at_once: int = setting(
+        0,
+        "REST requests of one user that a web process works at, others wait in line and hold a thread; 0: any number.",
         _int(0, 10_000),
     )
     refused_seconds: float = setting(
@@ -397,10 +396,6 @@ class Settings:
     @property
     def asks_per_user(self) -> int:
         return self._in_jwt_mode(self.rate_limit_asks_per_user, 600)
-
-    @property
-    def requests_at_once_per_user(self) -> int:
-        return self._in_jwt_mode(self.max_requests_at_once, 2)
 
     def _in_jwt_mode(self, given: int | None, default: int) -> int:
         """Return a limit: the one given, else in jwt mode the default; 0 is none."""

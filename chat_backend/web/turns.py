@@ -18,7 +18,7 @@ RETRY_AFTER_SECONDS = 2
 
 def install(app: Flask, settings: Settings) -> None:
     """Give an app its lines; a turn ends with its request, unless it was ended before."""
-    app.extensions["turns"] = Turns(settings.requests_at_once_per_user)
+    app.extensions["turns"] = Turns(settings.max_requests_at_once)
     app.teardown_request(lambda _: end_turn())
 
 
