@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+from types import FrameType
 from typing import Any
 
-from celery import Celery
+from celery import Celery, bootsteps
 from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
 
 from chat_backend.bootstrap import connect
@@ -22,6 +24,23 @@ class Process:
     """The runtime of this process, once it works."""
 
     runtime: Runtime | None = None
+
+
+class OneTermination(bootsteps.StartStopStep):
+    """Let only the first SIGTERM reach Celery: its handler takes a lock, and a second amidst it hung for good."""
+
+    def start(self, parent: Any) -> None:
+        terminate = signal.getsignal(signal.SIGTERM)
+        assert callable(terminate)
+
+        def terminate_once(signum: int, frame: FrameType | None) -> None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            terminate(signum, frame)
+
+        signal.signal(signal.SIGTERM, terminate_once)
+
+
+app.steps["worker"].add(OneTermination)
 
 
 @setup_logging.connect

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from uuid import UUID, uuid4
 
 import uvloop
@@ -87,6 +88,7 @@ class Runtime:
         self._loop = uvloop.new_event_loop()
         self._publisher: LivePublisher | None = None
         self._forgotten_upto: UUID | None = None
+        self._terminated: SimpleQueue[None] = SimpleQueue()
         self._draining = threading.Event()
         self._drained = threading.Event()
         self._sweeping: set[UUID] = set()
@@ -243,13 +245,15 @@ class Runtime:
             log.debug("the database is away", extra={"action": "look"})  # the next heartbeat is as good
 
     def drain(self) -> None:
-        """Claim nothing new, let replies run for a while, hand the rest over; bounded, safe to repeat."""
-        if self._draining.is_set():
-            return
-        self._draining.set()
-        threading.Thread(target=self._drain, name="drain", daemon=True).start()
+        """Claim nothing new, let replies run for a while, hand the rest over; bounded, safe to repeat.
 
-    def _drain(self) -> None:
+        Called by a signal handler: whatever takes a lock, an event or a new thread too, could hang in one for good.
+        """
+        self._terminated.put(None)
+
+    def _drain_when_told(self) -> None:
+        self._terminated.get()
+        self._draining.set()
         deadline = time.monotonic() + LIFE_SECONDS
         log.info("draining", extra={"action": "drain", "running": len(self.runs)})
         if not self.runs.wait_until_none(self.settings.drain_seconds):
@@ -275,6 +279,7 @@ class Runtime:
         threading.Thread(target=self._run_loop, name="loop", daemon=True).start()
         asyncio.run_coroutine_threadsafe(self._open_publisher(), self._loop).result(5)
         self._subscriber.start()
+        threading.Thread(target=self._drain_when_told, name="drain", daemon=True).start()
         for work, seconds in works:
             threading.Thread(target=self._repeat, args=(work, seconds), name=work.__name__, daemon=True).start()
 

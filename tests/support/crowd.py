@@ -64,6 +64,7 @@ async def _watch(url: str, session_id: str, number: int, ready: asyncio.Barrier,
         length = 0
         while not seen.final:
             frame = json.loads(await socket.recv())
+            assert frame["type"] != "error", frame
             if frame["type"] == "message_delta":
                 seen.in_order &= frame["start"] == length
                 length += len(frame["text"])
