@@ -263,3 +263,13 @@ class Hub:
         for connection in list(self._connections.values()):
             connection.outbox.drop()
         self._subscriber.stop()
+        self._end_threads()
+
+    def _end_threads(self) -> None:
+        """Wait until nobody here uses the database or Redis any more; bounded."""
+        self._keeper.poke()
+        self._clock.wanted.set()
+        deadline = time.monotonic() + SHUTDOWN_SECONDS
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
