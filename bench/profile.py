@@ -15,7 +15,7 @@ from bench.processes import families
 from bench.targets import Chat, Target
 
 PARTS = ("web", "worker", "reference")
-RATE = 100
+RATE = 400
 
 
 @contextmanager

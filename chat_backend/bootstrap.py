@@ -83,6 +83,7 @@ class Backend:
         with self._turn, _translated(), self._writing() as session, session.begin():
             uow = UnitOfWork(session)
             yield uow
+            uow.write_down()
         try:
             uow.tell_the_world(self.out)
         except Exception:  # what committed has happened: nothing after it may fail the caller

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
 
+from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from chat_backend.domain.enums import AuditAction
@@ -22,6 +23,9 @@ from chat_backend.protocol import envelope
 from chat_backend.protocol.events import Happening, encode, framed
 
 log = logging.getLogger(__name__)
+
+# Made once: to put a statement together costs as much as to execute it.
+_NEW_EVENTS, _NEW_ENTRIES = insert(SessionEvent.__table__), insert(AuditEntry.__table__)
 
 
 class Outbound(Protocol):
@@ -41,6 +45,9 @@ class UnitOfWork:
     """The open transaction and what is to be told after it."""
 
     session: Session
+    # Written as they are, in one statement each: nobody reads them in the transaction that writes them.
+    _events: list[dict[str, Any]] = field(default_factory=list)
+    _entries: list[dict[str, Any]] = field(default_factory=list)
     _envelopes: list[tuple[UUID, envelope.Envelope]] = field(default_factory=list)
     _wakeups: list[UUID] = field(default_factory=list)
     _cancels: list[UUID] = field(default_factory=list)
@@ -52,20 +59,20 @@ class UnitOfWork:
         The caller holds the chat session's row lock, so offsets are contiguous.
         """
         chat.last_offset += 1
-        subject = happening.subject
-        event = SessionEvent(
-            session_id=chat.id,
-            offset=chat.last_offset,
-            type=happening.type,
-            action=happening.action,
-            message_id=subject.id if happening.action else None,
-            job_id=getattr(subject, "id", None) if happening.type == "job_update" else None,
-            user_id=happening.user_id,
-            request_id=happening.request_id,
-            created_at=now(),
-        )
-        self.session.add(event)
-        frame = encode(framed(happening.body(), chat.id, event.created_at, chat.last_offset))
+        subject, at = happening.subject, now()
+        event = {
+            "session_id": chat.id,
+            "offset": chat.last_offset,
+            "type": happening.type,
+            "action": happening.action,
+            "message_id": subject.id if happening.action else None,
+            "job_id": subject.id if happening.type == "job_update" else None,
+            "user_id": happening.user_id,
+            "request_id": happening.request_id,
+            "created_at": at,
+        }
+        self._events.append(event)
+        frame = encode(framed(happening.body(), chat.id, at, chat.last_offset))
         durable = envelope.Durable(chat.last_offset, frame, happening.user_id, happening.request_id)
         self._envelopes.append((chat.id, durable))
 
@@ -84,20 +91,20 @@ class UnitOfWork:
 
         Details name what was changed, and never hold content.
         """
-        entry = AuditEntry(
-            id=new_id(),
-            session_id=chat.id,
-            action=action,
-            user_id=user.id,
-            participant_id=participant_id,
-            message_id=message_id,
-            job_id=job_id,
-            details=details,
-            offset=chat.last_offset,
-            trace_id=current_trace(),
-            created_at=now(),
-        )
-        self.session.add(entry)
+        entry = {
+            "id": new_id(),
+            "session_id": chat.id,
+            "action": action,
+            "user_id": user.id,
+            "participant_id": participant_id,
+            "message_id": message_id,
+            "job_id": job_id,
+            "details": details,
+            "offset": chat.last_offset,
+            "trace_id": current_trace(),
+            "created_at": now(),
+        }
+        self._entries.append(entry)
         self._recorded.append((action, chat.id, job_id))
 
     def close(self, session_id: UUID) -> None:
@@ -111,6 +118,13 @@ class UnitOfWork:
     def cancel(self, job_id: UUID) -> None:
         """After the commit, tell the worker that runs a job to stop."""
         self._cancels.append(job_id)
+
+    def write_down(self) -> None:
+        """Write all that was gathered for the database; called once, right before the commit."""
+        self.session.flush()
+        for statement, rows in ((_NEW_EVENTS, self._events), (_NEW_ENTRIES, self._entries)):
+            if rows:
+                self.session.connection().execute(statement, rows)
 
     def tell_the_world(self, out: Outbound) -> None:
         """Deliver what was gathered; called once, after the commit."""

@@ -5,10 +5,11 @@ A hub reads the header only; what follows is sent on as it is. Text on its way t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import orjson
 
 from chat_backend.domain.enums import EventType
 
@@ -56,23 +57,23 @@ def pack(envelope: Envelope) -> bytes:
     match envelope:
         case Durable():
             header = {"o": envelope.offset, "u": envelope.user_id, "r": envelope.request_id}
-            return b"e" + json.dumps(header).encode() + b"\n" + envelope.frame
+            return b"e" + orjson.dumps(header) + b"\n" + envelope.frame
         case Ephemeral():
-            return b"f\n" + json.dumps(envelope.body).encode()
+            return b"f\n" + orjson.dumps(envelope.body)
         case Closed():
             return b"x\n"
 
 
 def pack_deltas(deltas: Sequence[Delta]) -> bytes:
     """Write pieces of text as bytes; the hot path of every token."""
-    return json.dumps(deltas, ensure_ascii=False, separators=(",", ":")).encode()
+    return orjson.dumps([tuple(delta) for delta in deltas])
 
 
 def unpack_deltas(data: bytes) -> list[Delta]:
     """Read pieces of text. Raises ValueError for what is none."""
     try:
-        deltas = [Delta(*fields) for fields in json.loads(data)]
-    except (TypeError, RecursionError):
+        deltas = [Delta(*fields) for fields in orjson.loads(data)]
+    except TypeError:
         raise ValueError("not pieces of text") from None
     for delta in deltas:
         channel, message_id, attempt, start, text = delta
@@ -127,10 +128,7 @@ _READERS: dict[bytes, Callable[[bytes, bytes], Envelope]] = {
 
 def read_json(data: bytes) -> dict[str, Any]:
     """Read a JSON object. Raises ValueError for what is none."""
-    try:
-        value = json.loads(data)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    value = orjson.loads(data)
     if not isinstance(value, dict):
         raise ValueError("not an object")
     return value

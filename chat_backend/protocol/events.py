@@ -10,6 +10,8 @@ from json.encoder import encode_basestring
 from typing import Any
 from uuid import UUID
 
+import orjson
+
 from chat_backend.domain.enums import Action, EventType
 from chat_backend.protocol.envelope import Durable, read_json
 from chat_backend.schemas.chat_session import SessionShape
@@ -90,7 +92,10 @@ def read_durable(event: Durable) -> Frame:
 
 def encode(frame: Frame) -> bytes:
     """Write a frame as the bytes of its JSON."""
-    return json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode()
+    try:
+        return orjson.dumps(frame)
+    except TypeError:  # an integer of more than 64 bits, which clients may keep in metadata
+        return json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def message_shape(message: Any) -> Frame:

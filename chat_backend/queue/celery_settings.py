@@ -74,7 +74,6 @@ def _shared(settings: Settings) -> dict[str, Any]:
         "accept_content": ["json"],
         "task_default_queue": names.QUEUE,
         "task_publish_retry": False,
-        "task_send_sent_event": True,
         "enable_utc": True,
         "timezone": "UTC",
     }
