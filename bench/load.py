@@ -61,6 +61,10 @@ class Tally:
             self._next = int(number) + 1
             self.delays.append(at - int(sent))
 
+    def grow(self, content: str, at: int) -> None:
+        """Take the text so far."""
+        self.take(None, content[self._length :], at)
+
     def end(self, content: str | None, at: int) -> None:
         """Take the end of the reply, and its whole text, where that is told: it may be ahead of the pieces."""
         known = "".join(self._texts)
@@ -84,8 +88,10 @@ class Ask(Protocol):
     def __call__(self, place: Any, tally: Tally) -> Awaitable[Any]: ...
 
 
-def read_chat(tally: Tally, *, parse: Callable[[bytes], Any] = orjson.loads) -> Callable[[bytes, int], None]:
-    """Return what takes a chat's frames for a tally."""
+def read_chat(
+    tally: Tally, *, parse: Callable[[bytes], Any] = orjson.loads, whole: bool = False
+) -> Callable[[bytes, int], None]:
+    """Return what takes a chat's frames for a tally; `whole`: text comes as all of it so far, every time."""
 
     def receive(payload: bytes, at: int) -> None:
         frame = parse(payload)
@@ -95,6 +101,8 @@ def read_chat(tally: Tally, *, parse: Callable[[bytes], Any] = orjson.loads) -> 
         elif kind == "message_update":
             if frame["action"] in ("completed", "failed", "cancelled"):
                 tally.end(frame["message"]["content"], at)
+            elif frame["action"] == "streaming" and whole:
+                tally.grow(frame["message"]["content"], at)
             elif frame["action"] in ("restarted", "streaming"):
                 tally.wrong += 1  # nothing here gives reason to begin again or to repeat
         elif kind == "error":

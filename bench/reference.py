@@ -1,9 +1,11 @@
-"""The seed's own design, as one would write it: FastAPI, one process, SQLite; what the product is measured against.
+"""The usual design, as one would write it: FastAPI, one process, SQLite; what the product is measured against.
 
 A ConnectionManager holds the sockets, each send_message starts a task that reads the provider with httpx and
-broadcasts every token, and the messages are stored: the question at the start, the reply at the end. Nothing of what
-the product promises (restarts, retries, several processes, replay, authorisation) is here. Where one could choose,
-the faster was taken: plain sqlite3 in WAL mode, uvloop, no limit on connections, small frames.
+broadcasts every token, and the messages are stored: the question at the start, the reply at the end. Its protocol
+knows one frame for text, message_update with the whole message; REFERENCE_DELTAS=1 is the same program with frames
+that hold the new piece only: the best that can be made of this design. Nothing of what the product promises (restarts,
+retries, several processes, replay, authorisation) is here. Where one could choose, the faster was taken: plain
+sqlite3 in WAL mode, uvloop, no limit on connections; and uvicorn's own settings, which compress for who offers it.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import uvicorn
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 API = "/api/v1/chat"
+DELTAS = os.environ.get("REFERENCE_DELTAS") == "1"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS chat_sessions (id TEXT PRIMARY KEY, llm_model TEXT);
 CREATE TABLE IF NOT EXISTS chat_messages (id TEXT PRIMARY KEY, session_id TEXT, role TEXT, content TEXT,
@@ -112,9 +115,13 @@ async def process_and_respond(session_id: str) -> None:
             choices = json.loads(line[6:])["choices"]
             text = choices[0]["delta"].get("content") if choices else None
             if text:
-                delta = {"type": "message_delta", "session_id": session_id, "message_id": message_id}
-                await manager.broadcast(session_id, delta | {"start": length, "text": text})
                 parts.append(text)
+                if DELTAS:
+                    delta = {"type": "message_delta", "session_id": session_id, "message_id": message_id}
+                    await manager.broadcast(session_id, delta | {"start": length, "text": text})
+                else:
+                    so_far = {"id": message_id, "role": "assistant", "content": "".join(parts), "is_streaming": True}
+                    await manager.broadcast(session_id, update(session_id, "streaming", so_far))
                 length += len(text)
     reply = store(session_id, "assistant", "".join(parts), message_id)
     await manager.broadcast(session_id, update(session_id, "completed", reply))

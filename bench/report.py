@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench.load import Result
-from bench.targets import DIRECT, REFERENCE
+from bench.targets import DIRECT, REFERENCE, REFERENCE_DELTAS
 
 OWN_PARTS = ("web", "worker", "redis")
 PACKAGES = ("celery", "redis", "gunicorn", "gevent", "httpx", "aiohttp", "uvloop", "fastapi", "uvicorn", "websockets")
@@ -139,23 +139,31 @@ def _row(load: str, target: str, results: list[Result]) -> str:
 
 def aims(runs: list[Run]) -> str:
     """Return what was aimed at and what was reached: the median of the rounds' own ratios, and their range."""
-    own = [name for name in _names(run.target for run in runs) if name not in (DIRECT, REFERENCE)]
+    over_deltas = _aims(runs, [aim for aim in AIMS if REFERENCE in aim.needs], REFERENCE_DELTAS)
+    more = f"The same over the reference with the smallest frames:\n\n{over_deltas}" if over_deltas else ""
+    return "\n\n".join(filter(None, [_aims(runs, AIMS, REFERENCE), more]))
+
+
+def _aims(runs: list[Run], wanted: Iterable[Aim], reference: str) -> str:
+    others = (DIRECT, REFERENCE, REFERENCE_DELTAS)
+    own = [name for name in _names(run.target for run in runs) if name not in others]
     rows = [f"| what | replies | aim | {' | '.join(own)} |", "|---|---|---|" + "---|" * len(own)]
-    for aim in AIMS:
-        cells = [_reached(runs, aim, name) for name in own]
+    for aim in wanted:
+        cells = [_reached(runs, aim, name, reference) for name in own]
         if any(cells):
             bound = "at least" if aim.at_least else "at most"
             rows.append(f"| {aim.what} | {aim.load} | {bound} {aim.limit:g}{aim.unit} | {' | '.join(cells)} |")
     return "\n".join(rows) if len(rows) > 2 else ""
 
 
-def _reached(runs: list[Run], aim: Aim, target: str) -> str:
+def _reached(runs: list[Run], aim: Aim, target: str, reference: str) -> str:
     found = {(run.round, run.target): run.result for run in runs if run.load == aim.load}
     values = []
     for number in _names(run.round for run in runs):
         own = found.get((number, target))
-        others = [found.get((number, name)) for name in (DIRECT, REFERENCE)]
-        if own and all(found.get((number, name)) for name in aim.needs):
+        others = [found.get((number, name)) for name in (DIRECT, reference)]
+        needed = [reference if name == REFERENCE else name for name in aim.needs]
+        if own and all(found.get((number, name)) for name in needed):
             values.append(aim.value(own, *((other or own) for other in others)))
     if not values:
         return ""

@@ -21,8 +21,10 @@ from chat_backend.cli import embedded
 API = "/api/v1/chat"
 AT_ONCE = 8
 
-DIRECT, REFERENCE, SQLITE, POSTGRESQL = "direct", "reference", "product-sqlite", "product-postgresql"
-NAMES = (DIRECT, REFERENCE, SQLITE, POSTGRESQL)
+DIRECT, SQLITE, POSTGRESQL = "direct", "product-sqlite", "product-postgresql"
+# The usual design with its own frames, and with the smallest that it could have.
+REFERENCE, REFERENCE_DELTAS = "reference", "reference-deltas"
+NAMES = (DIRECT, REFERENCE, REFERENCE_DELTAS, SQLITE, POSTGRESQL)
 # The test server of tests/support trades safety for speed; this is PostgreSQL as it comes.
 DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 
@@ -93,7 +95,7 @@ class Chat:
     async def ask(self, place: str | WebSocket, tally: Tally) -> WebSocket:
         """Open a socket, unless it is open, and send a message; the first token counts from the message."""
         socket = place if isinstance(place, WebSocket) else WebSocket(place, lambda payload, at: None)
-        socket.receive = read_chat(tally)
+        socket.receive = read_chat(tally, whole=self.name == REFERENCE)
         socket.ended = lambda code: tally.fail(f"closed with {code}")
         if not isinstance(place, WebSocket):
             await socket.open()
@@ -124,19 +126,20 @@ def _start(name: str, stack: ExitStack, folder: Path, environ: dict[str, str]) -
         return Provider(environ["LOCAL_LLM_BASE_URL"])
     own = folder / name.replace("/", "_")
     own.mkdir()
-    if name == REFERENCE:
-        return _start_reference(stack, own, environ)
+    if name in (REFERENCE, REFERENCE_DELTAS):
+        return _start_reference(name, stack, own, environ)
     kind, _, checkout = name.partition("@")
     return _start_product(name, stack, own, environ, postgresql=kind == POSTGRESQL, cwd=Path(checkout or HERE))
 
 
-def _start_reference(stack: ExitStack, folder: Path, environ: dict[str, str]) -> Chat:
+def _start_reference(name: str, stack: ExitStack, folder: Path, environ: dict[str, str]) -> Chat:
     port = embedded.free_port()
-    environ = environ | {"REFERENCE_DATABASE": str(folder / "chat.db"), "PORT": str(port)}
+    own = {"REFERENCE_DATABASE": str(folder / "chat.db"), "PORT": str(port)}
+    environ = environ | own | {"REFERENCE_DELTAS": "1" if name == REFERENCE_DELTAS else "0"}
     command = [sys.executable, "-m", "bench.reference"]
     process = _run(stack, "reference", command, environ=environ, folder=folder)
     process.wait_until(lambda: listens(port))
-    return Chat(REFERENCE, f"http://127.0.0.1:{port}", {"reference": process.pid})
+    return Chat(name, f"http://127.0.0.1:{port}", {"reference": process.pid})
 
 
 def _start_product(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
+import zlib
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -12,9 +13,13 @@ import orjson
 
 # With a key of zeros the payload is masked by leaving it as it is.
 _KEY = b"\0\0\0\0"
+# What every browser offers; a server may decline.
+_OFFER = "permessage-deflate; client_max_window_bits"
+_DEFLATED, _FLUSHED = 0x40, b"\x00\x00\xff\xff"
 _UPGRADE = (
     "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Extensions: {offer}\r\n\r\n"
 )
 _ASK = (
     "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n"
@@ -33,6 +38,7 @@ class WebSocket(asyncio.Protocol):
         self._url = urlsplit(url)
         self._unread = b""
         self._upgraded = False
+        self._inflate: Callable[[bytes], bytes] = zlib.decompressobj(-zlib.MAX_WBITS).decompress
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.closed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.close_code = 1006
@@ -65,7 +71,7 @@ class WebSocket(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
         path = f"{self._url.path}?{self._url.query}"
-        transport.write(_UPGRADE.format(path=path, host=self._url.netloc).encode())
+        transport.write(_UPGRADE.format(path=path, host=self._url.netloc, offer=_OFFER).encode())
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self.opened.done():
@@ -102,7 +108,10 @@ class WebSocket(asyncio.Protocol):
                 body += width
             if end - body < size:
                 break
-            self._take(data[start] & 0x0F, data[body : body + size], at)
+            payload = data[body : body + size]
+            if data[start] & _DEFLATED:
+                payload = self._inflate(payload + _FLUSHED)
+            self._take(data[start] & 0x0F, payload, at)
             start = body + size
         self._unread = data[start:]
 
