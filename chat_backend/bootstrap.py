@@ -28,7 +28,7 @@ from chat_backend.unit_of_work import Outbound, UnitOfWork
 log = logging.getLogger(__name__)
 
 POOL_SIZE = 20
-WRITERS = 8
+WRITERS = 4
 WRITER_PATIENCE_SECONDS = 15.0
 # PostgreSQL, in words that its driver does not call operational: read-only after a failover, a transaction that
 # idled too long, shutting down, no tables yet.
