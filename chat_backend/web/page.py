@@ -7,6 +7,7 @@ and never mixes two editions. By its plain name a file can be had too, for clien
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 from flask import Blueprint, Flask, Response, make_response, request, send_from_directory
@@ -46,11 +47,21 @@ def show_file_of_edition(asked: str, name: str) -> Response:
 
 
 def edition(folder: Path = CLIENT) -> str:
-    """Return a name for the files as they are: another one as soon as any of them has changed."""
+    """Return a name for what the files hold: the same wherever they are served, another one after any change."""
+    files = sorted(folder.rglob("*.*"))
+    found = [path.stat() for path in files]
+    return _digest(
+        folder, tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in zip(files, found, strict=True))
+    )
+
+
+# They are read again when one of them looks changed.
+@lru_cache(maxsize=4)
+def _digest(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(folder.rglob("*.*")):
-        found = path.stat()
-        digest.update(f"{path.name} {found.st_size} {found.st_mtime_ns}\n".encode())
+    for path, *_ in files:
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(folder)} {len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -144,6 +145,13 @@ def test_with_any_file_the_edition_changes(tmp_path: Path) -> None:
     (tmp_path / "icons" / "plus.svg").write_text("<svg/>")
 
     assert edition(tmp_path) != before
+
+
+def test_the_edition_is_the_same_wherever_and_whenever_the_files_were_put(tmp_path: Path) -> None:
+    shutil.copytree(CLIENT, tmp_path, dirs_exist_ok=True)
+    os.utime(tmp_path / "app.js", (1, 1))
+
+    assert edition(tmp_path) == edition()
 
 
 def test_nothing_but_the_pages_files_is_served(sqlite_app: Flask) -> None:
