@@ -320,6 +320,11 @@ class Settings:
     # Running
     log_level: str = setting("INFO", "Least level that is logged.", _choice("DEBUG", "INFO", "WARNING", "ERROR"))
     flower_port: int = setting(5555, "Port of Flower, bound to loopback.", _int(1, 65535))
+    flower_url: str = setting(
+        "",
+        "Address of Flower for the page's link, told to everyone; empty: in `dev` mode its port here, else no link.",
+        _http_url,
+    )
     flower_basic_auth: str = setting(
         "",
         "Who may see Flower: `user:password`, comma-separated; in `jwt` mode nobody unless set.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from marshmallow import fields
 
+from chat_backend.domain.enums import Titles
 from chat_backend.domain.errors import ErrorCode
 from chat_backend.schemas.fields import Shown, Time
 
@@ -49,6 +50,7 @@ class ProviderStats(Shown):
 class ClientConfig(Shown):
     auth_mode = fields.String(required=True, metadata={"enum": ["jwt", "dev"]})
     flower_url = fields.String(required=True, allow_none=True)
+    session_titles = fields.String(required=True, metadata={"enum": [*Titles]})
 
 
 class Stats(Shown):

@@ -167,6 +167,6 @@ def test_a_page_learns_how_to_say_who_is_asking(jwt_app: Flask, sqlite_app: Flas
     told = [app.test_client().get(path).get_json() for app in (jwt_app, sqlite_app)]
 
     assert told == [
-        {"auth_mode": "jwt", "flower_url": None},
-        {"auth_mode": "dev", "flower_url": "http://127.0.0.1:5555"},
+        {"auth_mode": "jwt", "flower_url": None, "session_titles": "off"},
+        {"auth_mode": "dev", "flower_url": "http://127.0.0.1:5555", "session_titles": "off"},
     ]

@@ -35,12 +35,13 @@ def health() -> tuple[dict[str, Any], int]:
 @bp.doc(security=[])
 def client_config() -> dict[str, Any]:
     """Tell a page what it must know before it can say who is asking."""
-    return {"auth_mode": settings().auth_mode, "flower_url": _flower_url(settings())}
+    of = settings()
+    return {"auth_mode": of.auth_mode, "flower_url": _flower_url(of), "session_titles": of.session_titles}
 
 
 def _flower_url(of: Settings) -> str | None:
-    # Elsewhere Flower is not where its port says; and who may look is for the operator to tell.
-    return f"http://127.0.0.1:{of.flower_port}" if of.is_dev else None
+    # Elsewhere Flower is not where its port says: only the operator can tell.
+    return of.flower_url or (f"http://127.0.0.1:{of.flower_port}" if of.is_dev else None)
 
 
 @bp.get("/stats")
