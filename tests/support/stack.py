@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,9 @@ class Stack:
 
     @property
     def web(self) -> Process:
-        return next(process for process in self.processes if process.name == "web")
+        """The web process: of several, one that runs."""
+        webs = [process for process in self.processes if process.name == "web"]
+        return next((process for process in webs if process.exit_status is None), webs[-1])
 
     def chat(self, user: str | None = None, *, web: Process | None = None) -> Chat:
         """Return a client of a user, one of its own unless named."""
@@ -47,8 +49,10 @@ class Stack:
     def close(self) -> None:
         for chat in self._chats:
             chat.http.close()
-        for process in reversed(self.processes):
-            process.stop()
+        with ExitStack() as ends:
+            # One that does not end as it should leaves none of the others behind.
+            for process in self.processes:
+                ends.callback(process.stop)
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from tests.support.stack import Stack, running
 from tests.support.valkey import Valkey
 
 OpenWindow = Callable[..., Window]
+# A client says every three seconds that somebody is still typing.
+OWN = {"TYPING_SECONDS": "6"}
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +43,22 @@ def stack(
     """A running product on SQLite; not begun where there is no browser to look at it."""
     folder = tmp_path_factory.mktemp("page")
     valkey = Valkey(folder)
-    valkey.start()
-    with databases.new(SQLITE, folder) as url:
-        environ = {"AUTH_MODE": "dev", "DATABASE_URL": url, "REDIS_URL": valkey.url, **TIMINGS, **changes}
-        with running(environ, folder, stub_server) as found:
-            yield found
-    valkey.kill()
+    try:
+        valkey.start()
+        with databases.new(SQLITE, folder) as url:
+            environ = {"AUTH_MODE": "dev", "DATABASE_URL": url, "REDIS_URL": valkey.url, **TIMINGS, **OWN, **changes}
+            with running(environ, folder, stub_server) as found:
+                yield found
+    finally:
+        valkey.kill()
+
+
+@pytest.fixture(autouse=True)
+def complete(stack: Stack) -> None:
+    """Give each test a web process and a worker, whatever the one before has left."""
+    names = [process.name for process in stack.processes if process.exit_status is None]
+    for name in {"web", "worker"} - set(names):
+        stack.launch(name, **({"PORT": str(stack.web.port)} if name == "web" else {}))
 
 
 @pytest.fixture

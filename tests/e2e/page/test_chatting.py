@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from uuid import uuid4
 
 from playwright.sync_api import Request, expect
@@ -25,9 +26,16 @@ def test_whoever_opens_the_page_is_chatting_at_once_and_sees_the_text_grow(new_w
 
     window.begin("Hello", model=SLOW)
 
-    seen = set[str]()
-    wait_until(lambda: len(seen) > 3 or (seen.add(window.text_of()) and False), seconds=15, why="the text grows")
-    assert sorted(seen, key=len) == sorted(seen)
+    seen: list[str] = [""]
+
+    def grows() -> bool:
+        text = window.text_of()
+        if text != seen[-1]:
+            seen.append(text)
+        return len(seen) > 4
+
+    wait_until(grows, seconds=15, why="the text grows")
+    assert all(later.startswith(earlier) for earlier, later in pairwise(seen))
     window.wait_for_text(expected_text("t", 60))
     expect(window.reply().locator(".facts")).to_have_text(re.compile(r"LOCAL · stub:.* · 60 tokens · \d.* s"))
     expect(window.page.locator("article[data-mine] .text")).to_have_text("Hello")
@@ -80,14 +88,19 @@ def test_a_reply_that_failed_says_why_and_can_be_tried_again(new_window: OpenWin
 
 def test_a_page_loaded_anew_in_mid_stream_goes_on_with_nothing_lost_or_doubled(new_window: OpenWindow) -> None:
     window = new_window().open(user=new_user())
-    window.begin("Hello", model=SLOW)
+    window.begin("Hello", model="stub:tokens=2000,delay=0.03,tag=t")
     wait_until(lambda: len(window.text_of()) > 20, why="there is some text")
+    before = window.text_of()
 
     window.page.reload()
 
-    wait_until(lambda: len(window.text_of()) > 20, why="the text is there again")
+    wait_until(lambda: len(window.text_of()) > len(before) + 20, why="the text is there again and goes on")
     expect(window.reply()).to_have_attribute("data-status", "streaming")
-    window.wait_for_text(expected_text("t", 60))
+    window.reply().get_by_role("button", name="Stop").click()
+    expect(window.reply()).to_have_attribute("data-status", "cancelled")
+    text = window.text_of().strip()
+    assert text.startswith(before.strip())
+    assert expected_text("t", 2000).startswith(text)
     expect(window.page.locator("article")).to_have_count(2)
 
 

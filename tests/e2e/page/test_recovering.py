@@ -25,7 +25,6 @@ def test_a_web_process_that_restarts_in_mid_stream_is_found_again(new_window: Op
     window.wait_for_state("waiting")
     window.say("Said while nobody was there")
     expect(window.page.locator("article[data-status=sending]")).to_be_visible()
-    stack.processes.remove(web)
     stack.launch("web", PORT=str(web.port))
 
     window.wait_for_state("live")
