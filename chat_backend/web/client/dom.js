@@ -55,7 +55,28 @@ export function dialogOf(title, closeLabel, ...children) {
   const dialog = h("dialog", { "aria-labelledby": "dialog-title" });
   const close = iconButton("close", closeLabel, () => dialog.close());
   dialog.append(h("header", {}, heading, close), ...children);
-  // A click beside it closes it, as Escape does.
-  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  // A click beside it closes it, as Escape does; not one that began inside, with text being selected.
+  let beganBeside = false;
+  dialog.addEventListener("pointerdown", (event) => (beganBeside = isBeside(dialog, event)));
+  dialog.addEventListener("click", (event) => beganBeside && isBeside(dialog, event) && dialog.close());
   return dialog;
+}
+
+function isBeside(dialog, { target, clientX: x, clientY: y }) {
+  const { left, right, top, bottom } = dialog.getBoundingClientRect();
+  return target === dialog && (x < left || x > right || y < top || y > bottom);
+}
+
+/** Say whether a listener's keyboard is in an element. */
+export function hasFocus(element) {
+  return element.contains(document.activeElement);
+}
+
+/** Show other children; if the one with the keyboard goes with them, `instead` gets it: an element, or what finds one. */
+export function replaceKeepingFocus(element, children, instead) {
+  const active = hasFocus(element) ? document.activeElement : null;
+  element.replaceChildren(...children);
+  if (!active || document.activeElement === active) return;
+  if (element.contains(active)) active.focus();
+  else (typeof instead === "function" ? instead(active) : instead)?.focus();
 }

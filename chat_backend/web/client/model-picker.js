@@ -6,6 +6,8 @@ import { t } from "./i18n.js";
 const FALLBACK = [{ name: "LOCAL" }, { name: "OPENROUTER" }];
 const DEMO_MODEL = "demo";
 
+let pickers = 0;
+
 /** What the server can ask; fetched once. */
 export class Catalogue {
   #providers = null;
@@ -45,7 +47,8 @@ export class ModelPicker {
   constructor(catalogue, { llm_provider: provider, llm_model: model }, onchange = () => {}) {
     this.catalogue = catalogue;
     this.provider = h("select", { "aria-label": t("provider"), onchange: () => this.#providerChosen() });
-    this.list = h("datalist", { id: "known-models" });
+    // There may be two at once: behind a dialog, and in it.
+    this.list = h("datalist", { id: `known-models-${(pickers += 1)}` });
     this.model = h("input", {
       "aria-label": t("model"),
       list: this.list.id,
@@ -87,16 +90,21 @@ export class ModelPicker {
     this.provider.replaceChildren(...options);
   }
 
+  /** List what the provider has; resolves to the names, or to none where another was chosen meanwhile. */
   async #listModels() {
-    const names = await this.catalogue.models(this.provider.value);
+    const provider = this.provider.value;
+    const names = await this.catalogue.models(provider);
+    if (provider !== this.provider.value) return [];
     this.list.replaceChildren(...names.map((name) => h("option", { value: name })));
     return names;
   }
 
   async #providerChosen() {
     this.element.querySelector(".provider-icon").dataset.provider = this.provider.value;
+    // Another provider's models are no choice here; what is written while we ask stays.
+    const before = this.model.value;
     const [first] = await this.#listModels();
-    if (first) this.model.value = first;
+    if (first && this.model.value === before) this.model.value = first;
     this.tell();
   }
 }

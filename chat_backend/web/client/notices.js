@@ -9,11 +9,14 @@ const spoken = h("div", { class: "heard-only", "aria-live": "polite" });
 
 /** Put both into the page; they must be there before anything is said. */
 export function installNotices() {
-  document.body.append(notices, spoken);
+  place();
+  // An open dialog covers everything and silences the rest: what is said must be in it.
+  document.addEventListener("close", ({ target }) => target.contains(notices) && place(), true);
 }
 
 /** Show a sentence for a moment. */
 export function notify(text) {
+  place();
   const notice = h("p", { class: "notice" }, text);
   notices.append(notice);
   setTimeout(() => notice.remove(), SHOWN_SECONDS * 1000);
@@ -21,5 +24,11 @@ export function notify(text) {
 
 /** Say something to who listens. */
 export function speak(text) {
-  spoken.textContent = text;
+  place();
+  spoken.replaceChildren(h("p", {}, text));
+}
+
+function place() {
+  const top = [...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body;
+  if (notices.parentElement !== top) top.append(notices, spoken);
 }

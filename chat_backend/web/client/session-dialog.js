@@ -1,12 +1,13 @@
 /** What can be changed of a chat: its title, its model, whether it is archived, whether it is there at all. */
 
 import { dialogOf, h, openDialog } from "./dom.js";
-import { t } from "./i18n.js";
+import { reasonOf, t } from "./i18n.js";
 import { ModelPicker } from "./model-picker.js";
 import { notify } from "./notices.js";
 
-/** Show the settings of a chat; resolves to `{changed}` or `{deleted: true}`, or to null where nothing was done. */
-export async function showSessionDialog(api, catalogue, session) {
+/** Show the settings of a chat as they are now; resolves to `{changed}` or `{deleted: true}`, or to null where nothing was done. */
+export async function showSessionDialog(api, catalogue, { id }) {
+  const session = await api.get(`/sessions/${id}`);
   let outcome = null;
   const isMine = session.user_id === api.identity.user;
   const title = h("input", { maxlength: "500", autofocus: true, disabled: !isMine, dir: "auto" });
@@ -21,16 +22,26 @@ export async function showSessionDialog(api, catalogue, session) {
       outcome = done(answer);
       dialog.close();
     } catch (error) {
-      notify(error.message);
+      notify(reasonOf(error));
     }
   }
   const change = (fields) => act(() => api.put(`/sessions/${session.id}`, fields), (changed) => ({ changed }));
 
   function save(event) {
     event.preventDefault();
-    const { system_prompt: _, ...settings } = session.settings;
-    if (prompt.value.trim()) settings.system_prompt = prompt.value;
-    change({ title: title.value.trim() || null, ...picker.choice, settings });
+    const fields = changes();
+    if (Object.keys(fields).length) change(fields);
+    else dialog.close();
+  }
+
+  /** What differs from what was shown: all else may have been changed by others meanwhile. */
+  function changes() {
+    const { system_prompt: before = "", ...settings } = session.settings;
+    const wanted = { title: title.value.trim() || null, ...picker.choice };
+    const fields = Object.fromEntries(Object.entries(wanted).filter(([name, value]) => value !== session[name]));
+    if (prompt.value.trim() === before.trim()) return fields;
+    // Settings are replaced whole.
+    return { ...fields, settings: prompt.value.trim() ? { ...settings, system_prompt: prompt.value } : settings };
   }
 
   function remove({ currentTarget: button }) {

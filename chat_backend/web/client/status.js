@@ -4,15 +4,19 @@ import { h, icon, iconButton } from "./dom.js";
 import { duration, number, t, time } from "./i18n.js";
 
 const LOOK_SECONDS = 5;
+// What is shown must be true now: asked once, and not waited for.
+const AT_ONCE = { tries: 1, seconds: 8 };
 
 export class Status {
   #timer = null;
+  #overall = null;
 
   constructor(api, { flowerUrl, menu }) {
     this.api = api;
     this.overall = h("span", { class: "lamp-words", role: "status" });
     this.checked = h("p", { class: "hint" });
     this.parts = h("div", { class: "cards" });
+    this.heading = h("h2", { hidden: true }, t("myNumbers"));
     this.numbers = h("div", { class: "cards" });
     const links = [
       flowerUrl && h("a", { href: flowerUrl, target: "_blank", rel: "noopener" }, t("openFlower"), icon("window")),
@@ -22,10 +26,13 @@ export class Status {
       "div",
       { class: "status" },
       h("header", { class: "bar" }, iconButton("menu", t("openChats"), menu, { class: "icon-button menu" }), h("div", { class: "names" }, h("h1", {}, t("statusOf"))), this.overall),
-      h("div", { class: "status-body", tabindex: "0" }, this.parts, h("h2", {}, t("myNumbers")), this.numbers, h("p", { class: "links" }, ...links), this.checked),
+      h("div", { class: "status-body", tabindex: "0" }, this.parts, this.heading, this.numbers, h("p", { class: "links" }, ...links), this.checked),
     );
-    document.title = `${t("status")} – ${t("appName")}`;
     this.#look();
+  }
+
+  get documentTitle() {
+    return `${t("status")} – ${t("appName")}`;
   }
 
   close() {
@@ -40,21 +47,24 @@ export class Status {
 
   async #showHealth() {
     // 503 is an answer here: it holds what is wrong.
-    const health = await this.api.get("/health").catch((error) => error.body);
-    if (!health?.checks) return this.#showUnreachable();
-    this.overall.replaceChildren(...lamp(health.status));
-    this.parts.replaceChildren(...cardsOf(health));
-    this.checked.textContent = t("checkedAt", { time: time(health.timestamp) });
+    const health = await this.api.get("/health", {}, AT_ONCE).catch((error) => error.body);
+    const isThere = Boolean(health?.checks);
+    this.#showOverall(isThere ? health.status : "unhealthy");
+    this.parts.replaceChildren(...(isThere ? cardsOf(health) : []));
+    this.checked.textContent = isThere ? t("checkedAt", { time: time(health.timestamp) }) : t("UNREACHABLE");
   }
 
-  #showUnreachable() {
-    this.overall.replaceChildren(...lamp("unhealthy"));
-    this.checked.textContent = t("unreachable");
+  /** It is heard when it changes, not whenever it is looked at. */
+  #showOverall(status) {
+    if (status === this.#overall) return;
+    this.#overall = status;
+    this.overall.replaceChildren(...lamp(status));
   }
 
   async #showNumbers() {
-    const [stats, quota] = await Promise.all(["/stats", "/quota"].map((path) => this.api.get(path).catch(() => null)));
-    if (!stats) return;
+    const [stats, quota] = await Promise.all(["/stats", "/quota"].map((path) => this.api.get(path, {}, AT_ONCE).catch(() => null)));
+    this.heading.hidden = !stats;
+    if (!stats) return this.numbers.replaceChildren();
     const shown = {
       statSessions: number(stats.total_sessions),
       statActive: number(stats.active_sessions),
@@ -88,9 +98,9 @@ function cardsOf({ checks, active_connections: connections }) {
     card(t("workers"), workers.count === null ? null : t("workersCount", { count: workers.count }), workers.status, [
       workers.running === null ? "" : t("repliesRunning", { count: workers.running }),
     ]),
-    jobs && card(t("queue"), null, jobs.status, Object.entries(counts).map(([name, value]) => `${name.replaceAll("_", " ")}: ${value ?? "–"}`)),
+    jobs && card(t("queue"), null, jobs.status, Object.entries(counts).map(([name, count]) => t(`jobs_${name}`, { count, name }))),
     card(t("connections"), number(connections)),
-    ...Object.entries(providers).map(([name, { status, breaker }]) => card(name, null, status, [t("circuit", { state: breaker })])),
+    ...Object.entries(providers).map(([name, { status, breaker }]) => card(name, null, status, status === "not_configured" ? [] : [t("circuit", { state: t(`breaker_${breaker}`) })])),
   ].filter(Boolean);
 }
 

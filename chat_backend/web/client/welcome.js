@@ -5,18 +5,22 @@ import { h, icon, iconButton } from "./dom.js";
 import { t } from "./i18n.js";
 import { ModelPicker } from "./model-picker.js";
 
-const SUGGESTIONS = ["suggestHelp", "suggestCount", "suggestMarkdown", "suggestSlow"];
+// What the built-in demo model understands, and any other too; therefore not in the reader's language.
+const SUGGESTIONS = ["help", "count to 100", "markdown", "long slowly"];
 
 export class Welcome {
-  /** `told` holds what is done about it: `begin(choice, text)`, `keepDraft(text)`, `menu()`. */
+  #isBeginning = false;
+
+  /** `told` holds what is done about it: `begin(choice, text)`, which promises whether there is a chat; `keepDraft(text)`, `menu()`. */
   constructor(catalogue, choice, { draft, told }) {
     this.picker = new ModelPicker(catalogue, choice);
-    const begin = (text) => told.begin(this.picker.choice, text);
+    this.told = told;
+    const begin = (text) => this.#begin(text);
     this.composer = new Composer({
       draft,
       told: { send: begin, stop() {}, typed() {}, stoppedTyping() {}, keep: (text) => told.keepDraft(text) },
     });
-    const suggestions = SUGGESTIONS.map((name) => h("button", { type: "button", onclick: () => begin(t(name)) }, t(name)));
+    const suggestions = SUGGESTIONS.map((name) => h("button", { type: "button", onclick: () => begin(name) }, name));
     this.element = h(
       "div",
       { class: "conversation welcome" },
@@ -28,8 +32,19 @@ export class Welcome {
       ),
       h("div", { class: "below" }, this.picker.element, this.composer.element),
     );
-    document.title = t("appName");
+  }
+
+  get documentTitle() {
+    return t("appName");
   }
 
   close() {}
+
+  /** Begin once, however often it is clicked. */
+  async #begin(text) {
+    if (this.#isBeginning) return false;
+    this.#isBeginning = true;
+    this.#isBeginning = await this.told.begin(this.picker.choice, text);
+    return this.#isBeginning;
+  }
 }
