@@ -1,14 +1,29 @@
 /** The page put together: who is asking, the list of chats, and what the address after `#` names. */
 
 import { askForToken, showAccount } from "./account.js";
-import { ChatApi, devIdentity, LiveSession, tokenIdentity } from "./chat-client.js";
+import { ChatApi, devIdentity, LiveSession, newId, tokenIdentity } from "./chat-client.js";
 import { Conversation } from "./conversation.js";
 import { h, icon, iconButton, setAttribute } from "./dom.js";
-import { loadLanguage, t } from "./i18n.js";
+import { loadLanguage, reasonOf, t } from "./i18n.js";
 import { Catalogue } from "./model-picker.js";
 import { installNotices, notify } from "./notices.js";
 import { showPeople } from "./people.js";
-import { draft, keepDraft, keepModel, keepToken, lastModel, showTheme, token, userName } from "./preferences.js";
+import {
+  draft,
+  forgetUnsent,
+  forgetUserName,
+  hasWaitedTooLong,
+  keepDraft,
+  keepModel,
+  keepUnsent,
+  lastModel,
+  refuseToken,
+  showTheme,
+  token,
+  unsent,
+  userName,
+  wasTokenRefused,
+} from "./preferences.js";
 import { showSessionDialog } from "./session-dialog.js";
 import { SessionList } from "./session-list.js";
 import { Status } from "./status.js";
@@ -16,10 +31,13 @@ import { Welcome } from "./welcome.js";
 
 const NEW = "new";
 const TITLE_CHARACTERS = 60;
+const PATIENCE_SECONDS = 0.25;
+const NARROW = matchMedia("(width < 60rem)");
 
 class App {
   #shown = null;
   #turn = 0;
+  #isLeaving = false;
 
   constructor(config, api) {
     this.config = config;
@@ -29,7 +47,7 @@ class App {
     this.list = new SessionList(api, {
       create: () => this.#go("#/"),
       settings: (session) => this.#showSettings(session),
-      unauthenticated: () => this.#signInAgain(),
+      unauthenticated: (error) => this.#signInAgain(error),
     });
     this.main = h("main", { id: "main" });
     this.sidebar = this.#sidebar();
@@ -42,6 +60,7 @@ class App {
     addEventListener("hashchange", () => this.#show());
     addEventListener("online", () => this.#shown?.live?.retryNow());
     addEventListener("keydown", (event) => this.#pressed(event));
+    NARROW.addEventListener("change", () => this.#openMenu(false));
     this.list.start();
     this.#show();
   }
@@ -55,7 +74,7 @@ class App {
     );
     return h(
       "aside",
-      { class: "sidebar" },
+      { class: "sidebar", id: "sidebar" },
       h("div", { class: "brand" }, icon("chat"), t("appName"), iconButton("close", t("closeChats"), () => this.#openMenu(false), { class: "icon-button menu" })),
       this.list.element,
       h("footer", {}, account, h("a", { href: "#/status", class: "icon-button", "aria-label": t("status"), title: t("status") }, icon("pulse"))),
@@ -74,7 +93,9 @@ class App {
     const [, kind, id] = location.hash.split("/");
     this.#openMenu(false);
     this.list.choose(kind === "s" ? id : null);
+    const patience = setTimeout(() => this.#put(this.#loading()), this.#shown ? PATIENCE_SECONDS * 1000 : 0);
     const view = await this.#view(kind, id).catch((error) => this.#failed(error));
+    clearTimeout(patience);
     // Whoever clicks quickly is shown what was clicked last.
     if (turn !== this.#turn) return view?.close();
     this.#put(view);
@@ -84,7 +105,24 @@ class App {
     this.#shown?.close();
     this.#shown = view;
     this.main.replaceChildren(...(view ? [view.element] : []));
-    if (matchMedia("(hover: hover)").matches) view?.composer?.focus();
+    this.#showMenuState();
+    document.title = view?.documentTitle ?? t("appName");
+    if (matchMedia("(hover: hover)").matches && !document.querySelector("dialog[open]")) view?.composer?.focus();
+  }
+
+  /** What is shown until there is something: an answer may take a while, and what was there before is not it. */
+  #loading() {
+    return this.#notice(h("p", { role: "status" }, t("loading")));
+  }
+
+  #notice(...said) {
+    const bar = h("header", { class: "bar" }, this.#menuButton());
+    const log = h("section", { class: "log" }, h("div", { class: "greeting" }, ...said));
+    return { element: h("div", { class: "conversation welcome" }, bar, log), close() {} };
+  }
+
+  #menuButton() {
+    return iconButton("menu", t("openChats"), () => this.#openMenu(true), { class: "icon-button menu" });
   }
 
   async #view(kind, id) {
@@ -104,56 +142,71 @@ class App {
     });
   }
 
-  /** Make a chat with its first message. */
+  /** Make a chat with its first message; promises whether there is one. The message is kept until the server has taken it. */
   async #begin(choice, text) {
-    keepModel(choice);
+    const title = this.config.session_titles === "off" ? { title: titleOf(text) } : {};
     try {
-      const session = await this.api.post("/sessions", { ...choice, title: titleOf(text) });
-      keepDraft(this.api.identity.user, NEW, "");
-      this.#firstWords = { id: session.id, text };
-      this.#go(`#/s/${session.id}`);
+      const session = await this.api.post("/sessions", { ...choice, ...title });
+      keepModel(choice);
+      keepUnsent(this.api.identity.user, session.id, { requestId: newId(), content: text });
       this.list.refresh();
+      this.#go(`#/s/${session.id}`);
+      return true;
     } catch (error) {
-      this.#shown.composer.write(text);
-      notify(error.message);
+      notify(reasonOf(error));
+      return false;
     }
   }
 
-  #firstWords = null;
-
   async #conversation(id) {
-    const session = await this.api.get(`/sessions/${encodeURIComponent(id)}`);
-    const live = new LiveSession(this.api, session.id, { html: true });
+    const path = `/sessions/${encodeURIComponent(id)}`;
+    const [session, mayWrite] = await Promise.all([this.api.get(path), this.#mayWrite(path)]);
+    const live = new LiveSession(this.api, session.id, { html: true, unsent: this.#unsent(session.id) });
+    live.addEventListener("unsent", ({ detail: { entry } }) => this.#keep(session.id, entry));
     const view = new Conversation(live, session, {
       draft: draft(this.api.identity.user, id),
+      mayWrite,
       told: {
         settings: () => this.#showSettings(view.session),
-        people: () => showPeople(this.api, live, view.session, { isDev: this.isDev }),
+        people: () => showPeople(this.api, live, view.session, { isDev: this.isDev, leaving: view.leaving }),
         menu: () => this.#openMenu(true),
         keepDraft: (text) => keepDraft(this.api.identity.user, id, text),
         closed: (reason) => this.#closed(reason),
         changed: (changed) => this.#changed(view, changed),
+        renamed: () => this.#renamed(),
       },
     });
-    this.#allow(view);
     live.open();
-    if (this.#firstWords?.id === id) live.send(this.#firstWords.text);
-    this.#firstWords = null;
     return view;
   }
 
+  /** What an earlier page could not say that it was sent. */
+  #unsent(sessionId) {
+    const late = { details: { message: t("waitedTooLong") } };
+    return unsent(this.api.identity.user, sessionId).map((entry) => ({ ...entry, error: entry.error ?? (hasWaitedTooLong(entry) ? late : null) }));
+  }
+
+  #keep(sessionId, entry) {
+    const isWaiting = entry.state === "sending" || entry.state === "refused";
+    if (isWaiting) keepUnsent(this.api.identity.user, sessionId, entry);
+    else forgetUnsent(this.api.identity.user, sessionId, entry.requestId);
+  }
+
   /** Viewers read; who may do what is for the server to say, the page only does not offer what it refuses. */
-  async #allow(view) {
-    const { participants } = await this.api.get(`/sessions/${view.session.id}/participants`).catch(() => ({ participants: [] }));
-    const mine = participants.find(({ user_id: user }) => user === this.api.identity.user);
-    view.composer.allow(mine?.role !== "viewer");
+  async #mayWrite(path) {
+    const { participants } = await this.api.get(`${path}/participants`).catch(() => ({ participants: [] }));
+    return participants.find(({ user_id: user }) => user === this.api.identity.user)?.role !== "viewer";
+  }
+
+  #renamed() {
+    if (this.#shown?.documentTitle) document.title = this.#shown.documentTitle;
   }
 
   #changed(view, session) {
     if (session) {
       view.showSession(session);
       this.list.update(session);
-      this.#allow(view);
+      this.#mayWrite(`/sessions/${session.id}`).then((mayWrite) => view.allow(mayWrite));
     } else this.list.refreshSoon();
   }
 
@@ -165,32 +218,44 @@ class App {
   }
 
   #failed(error) {
-    if (error.status === 401) return this.#signInAgain();
+    if (error.status === 401) return this.#signInAgain(error);
     if (error.status === 404) return this.#closed("gone");
     return this.#fault(error);
   }
 
   /** What is shown where nothing could be had: why, and a way to ask again. */
   #fault(error) {
-    const again = h("button", { type: "button", class: "primary", onclick: () => this.#show() }, t("tryAgain"));
-    const bar = h("header", { class: "bar" }, iconButton("menu", t("openChats"), () => this.#openMenu(true), { class: "icon-button menu" }));
-    const log = h("section", { class: "log" }, h("div", { class: "greeting", role: "alert" }, h("p", {}, error.message), h("p", {}, again)));
-    return { element: h("div", { class: "conversation welcome" }, bar, log), close() {} };
+    return this.#notice(...faultOf(reasonOf(error), () => this.#show()));
   }
 
-  #signInAgain() {
-    keepToken(null);
-    notify(t("closedUnauthenticated"));
+  #signInAgain(error) {
+    if (this.#isLeaving) return;
+    this.#isLeaving = true;
+    if (this.isDev) return this.#nameAgain(error);
+    refuseToken();
+    location.reload();
+  }
+
+  /** A name that the server does not take is forgotten, or it would be refused for ever. */
+  async #nameAgain(error) {
+    forgetUserName();
+    await showAccount({ isDev: true, fault: t("nameRefused", { reason: error?.body?.details?.message ?? "" }) });
     location.reload();
   }
 
   async #showSettings(session) {
-    const outcome = await showSessionDialog(this.api, this.catalogue, session);
+    const outcome = await showSessionDialog(this.api, this.catalogue, session).catch((error) => notify(reasonOf(error)));
     const isOpen = this.#shown?.session?.id === session.id;
     if (outcome?.changed && isOpen) this.#shown.showSession(outcome.changed);
-    if (outcome?.deleted) keepDraft(this.api.identity.user, session.id, "");
+    if (outcome?.deleted) this.#forget(session.id);
     if (outcome?.deleted && isOpen) this.#go("#/");
     if (outcome) this.list.refresh();
+  }
+
+  #forget(sessionId) {
+    const user = this.api.identity.user;
+    keepDraft(user, sessionId, "");
+    for (const { requestId } of unsent(user, sessionId)) forgetUnsent(user, sessionId, requestId);
   }
 
   // The keyboard, and the menu of narrow windows
@@ -198,6 +263,7 @@ class App {
   #pressed(event) {
     if ((event.ctrlKey || event.metaKey) && event.key === "k") {
       event.preventDefault();
+      if (document.querySelector("dialog[open]")) return;
       this.#openMenu(true);
       this.list.search.focus();
     } else if (event.key === "Escape") this.#openMenu(false);
@@ -208,25 +274,54 @@ class App {
     this.#shown?.composer?.focus();
   }
 
+  /** In a narrow window the chats are a drawer over the page, which is out of reach meanwhile. */
   #openMenu(isOpen) {
-    setAttribute(document.body, "data-menu", isOpen && "open");
-    if (isOpen) this.list.search.focus();
+    const isDrawer = isOpen && NARROW.matches;
+    const wasDrawer = "menu" in document.body.dataset;
+    setAttribute(document.body, "data-menu", isDrawer && "open");
+    this.main.inert = isDrawer;
+    this.#showMenuState();
+    // The search field would bring up a phone's keyboard.
+    if (isDrawer) this.sidebar.querySelector(".menu").focus();
+    else if (wasDrawer) this.main.querySelector(".icon-button.menu")?.focus();
+  }
+
+  #showMenuState() {
+    const button = this.main.querySelector(".icon-button.menu");
+    button?.setAttribute("aria-expanded", String("menu" in document.body.dataset));
+    button?.setAttribute("aria-controls", "sidebar");
   }
 }
 
 /** Return the first words of a message, for a title. */
 function titleOf(text) {
-  const line = text.trim().split("\n", 1)[0];
-  return line.length <= TITLE_CHARACTERS ? line : `${line.slice(0, TITLE_CHARACTERS).replace(/\s+\S*$/, "")} …`;
+  const line = [...text.trim().split("\n", 1)[0]];
+  return line.length <= TITLE_CHARACTERS ? line.join("") : `${line.slice(0, TITLE_CHARACTERS).join("").replace(/\s+\S*$/, "")} …`;
+}
+
+/** Say why something could not be had, with a way to ask again. */
+function faultOf(reason, again) {
+  return [h("p", { role: "alert" }, reason), h("p", {}, h("button", { type: "button", class: "primary", onclick: again }, t("tryAgain")))];
 }
 
 /** Return who is asking: a name where the server believes it, else a token that it takes. */
 async function identify(config) {
   if (config.auth_mode === "dev") return devIdentity(userName());
-  const accepts = (identity) => new ChatApi({ identity }).get("/stats").then(() => true, () => false);
   const kept = token() && tokenIdentity(token());
-  if (kept && (await accepts(kept))) return kept;
-  return askForToken(accepts, { refused: Boolean(kept) });
+  // Only the server can refuse it; that the server can't be asked is another matter.
+  if (kept && !(await new ChatApi({ identity: kept }).get("/stats").then(() => false, isUnauthenticated))) return kept;
+  return askForToken(whyNot, { reason: kept || wasTokenRefused() ? t("closedUnauthenticated") : "" });
+}
+
+/** Return what speaks against an identity, or nothing. */
+function whyNot(identity) {
+  const explain = (error) => (error.status === 401 ? t("tokenRefused") : reasonOf(error));
+  return new ChatApi({ identity }).get("/stats").then(() => "", explain);
+}
+
+function isUnauthenticated(error) {
+  if (error.status === 401) return true;
+  throw error;
 }
 
 async function start() {
@@ -239,4 +334,15 @@ async function start() {
   new App(config, api).start();
 }
 
-start().catch((error) => notify(error.message));
+/** Begin, or say why not and let the reader ask again. */
+async function begin() {
+  try {
+    await start();
+  } catch (error) {
+    const fault = h("main", { class: "greeting" }, ...faultOf(t("beginFailed", { reason: reasonOf(error) }), () => location.reload()));
+    document.body.classList.add("failed");
+    document.body.append(fault);
+  }
+}
+
+begin();

@@ -1,16 +1,19 @@
 /** One message on the page. Text on its way is shown as text; once it is complete, as the server has rendered it. */
 
-import { h, icon, iconButton, setAttribute, showRendered } from "./dom.js";
-import { duration, number, t, time } from "./i18n.js";
+import { h, icon, iconButton, replaceKeepingFocus, setAttribute, showRendered } from "./dom.js";
+import { duration, number, reasonOf, sentence, t, time } from "./i18n.js";
+import { notify, speak } from "./notices.js";
 
 const COPIED_SECONDS = 1.5;
 
 export class Bubble {
   #text = null;
 
-  /** `acts` holds what a reader may do: `stop(message)`, `regenerate(message)`; both may be missing. */
-  constructor(message, { isMine, acts = {} }) {
-    this.acts = acts;
+  #acts = {};
+
+  /** `acts` holds what a reader may do: `stop(message)`, `regenerate(message)`; both may be missing. `job` is as for update. */
+  constructor(message, { isMine, acts = {}, job = null }) {
+    this.#acts = acts;
     this.body = h("div", { class: "text", dir: "auto" });
     this.note = h("p", { class: "note", hidden: true });
     this.facts = h("span", { class: "facts" });
@@ -23,7 +26,13 @@ export class Bubble {
       this.note,
       h("footer", {}, this.facts, this.buttons),
     );
-    this.update(message, null);
+    this.update(message, job);
+  }
+
+  /** Let the reader do this, and no more. */
+  allow(acts) {
+    this.#acts = acts;
+    this.#showButtons();
   }
 
   /** Show a message as it is now; `job` is the one that writes it, as far as is known. */
@@ -34,7 +43,18 @@ export class Bubble {
     this.#showText(message);
     this.#showNote(message, job);
     this.facts.textContent = factsOf(message).join(" · ");
-    this.buttons.replaceChildren(...this.#buttonsFor(message));
+    this.#showButtons();
+  }
+
+  #showButtons() {
+    const shown = this.#buttonsFor(this.message);
+    replaceKeepingFocus(this.buttons, shown, (lost) => shown.find(({ dataset }) => dataset.act === lost.dataset.act) ?? shown[0] ?? this.#itself());
+  }
+
+  /** What gets the keyboard where its button has gone. */
+  #itself() {
+    this.element.tabIndex = -1;
+    return this.element;
   }
 
   /** Append what has come of a reply. */
@@ -76,9 +96,9 @@ export class Bubble {
 
   #showNote(message, job) {
     this.note.classList.toggle("fault", message.status === "failed");
-    if (message.status === "failed") this.#say(t("failed", { reason: message.error_message ?? t("failedUnknown") }));
+    if (message.status === "failed") this.#say(t("failed", { reason: whyFailed(message, job) }));
     else if (message.status === "cancelled") this.#say(t("cancelled"));
-    else if (message.is_streaming && !message.content) this.#say(waitingFor(job), { dots: true });
+    else if (message.is_streaming && !message.content) this.#say(waitingFor(message, job), { dots: true });
     else this.#say("");
   }
 
@@ -88,7 +108,7 @@ export class Bubble {
   }
 
   #buttonsFor(message) {
-    const { stop, regenerate } = this.acts;
+    const { stop, regenerate } = this.#acts;
     const found = [];
     if (message.is_streaming && message.job_id && stop) found.push(this.#button("stop", t("stop"), () => stop(message)));
     if (message.content && !message.is_streaming) {
@@ -110,12 +130,11 @@ export class Bubble {
 /** A message of mine that the server has not taken yet. */
 export function unsentBubble(entry, { again, discard }) {
   const isRefused = entry.state === "refused";
-  const reason = entry.error?.details?.message ?? "";
   return h(
     "article",
     { class: "message", "data-role": "user", "data-mine": true, "data-status": entry.state, "data-request": entry.requestId },
     h("div", { class: "text plain", dir: "auto" }, entry.content),
-    h("p", { class: isRefused ? "note fault" : "note" }, isRefused ? t("notSent", { reason }) : t("sending")),
+    h("p", { class: isRefused ? "note fault" : "note" }, isRefused ? t("notSent", { reason: reasonOf(entry.error) }) : t("sending")),
     isRefused &&
       h(
         "footer",
@@ -136,9 +155,16 @@ function timeOf(message) {
   return h("time", { datetime: message.created_at, title: new Date(message.created_at).toLocaleString() }, time(message.created_at));
 }
 
-function waitingFor(job) {
+function waitingFor(message, job) {
   if (job?.retry_at) return t("tryingAgainAt", { time: time(job.retry_at) });
-  return job?.status === "running" ? t("waitingForModel") : t("waitingForWorker");
+  // Who comes late knows no job; but a reply in its first or later attempt is being asked for.
+  const isAsked = job ? job.status === "running" : message.attempt > 0;
+  return t(isAsked ? "waitingForModel" : "waitingForWorker");
+}
+
+function whyFailed(message, job) {
+  const isKnown = job?.error_code || message.error_message;
+  return isKnown ? sentence(job?.error_code, message.error_message) : t("failedUnknown");
 }
 
 function factsOf(message) {
@@ -154,7 +180,30 @@ function factsOf(message) {
 }
 
 async function copyText(text, button) {
-  await navigator.clipboard.writeText(text);
+  if (!(await isCopied(text))) return notify(t("copyFailed"));
   button.dataset.done = t("copied");
+  speak(t("copied"));
   setTimeout(() => delete button.dataset.done, COPIED_SECONDS * 1000);
+}
+
+/** Copy a text. On plain http, but for loopback, there is no clipboard but the one that the keyboard uses. */
+async function isCopied(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return isCopiedBySelection(text);
+  }
+}
+
+function isCopiedBySelection(text) {
+  const active = document.activeElement;
+  const field = h("textarea", { class: "heard-only", "aria-hidden": "true", tabindex: "-1" });
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  const isDone = document.execCommand("copy");
+  field.remove();
+  active?.focus();
+  return isDone;
 }

@@ -16,12 +16,21 @@ const BACKOFF_BASE_SECONDS = 0.5;
 const BACKOFF_CAP_SECONDS = 15;
 const PING_SECONDS = 20;
 const SILENCE_SECONDS = 10;
+/** How long connecting may take, until the greeting. */
+const GREETING_SECONDS = 20;
+/** How long a REST answer may take: more than a request may wait for a reply. */
+const ANSWER_SECONDS = 70;
+const HTML_AGAIN_SECONDS = 10;
 const TYPING_SECONDS = 7;
 const TYPING_AGAIN_SECONDS = 3;
 const HTML_AT_ONCE = 4;
 
+/** How long a message may be, in code points. */
+export const MOST_CHARACTERS = 32_000;
+
 /** What ends a connection for good: all other closings are answered by coming back. */
-const FAREWELLS = { 4401: "unauthenticated", 4403: "removed", 4404: "gone" };
+const UNAUTHENTICATED = 4401;
+const FAREWELLS = { [UNAUTHENTICATED]: "unauthenticated", 4403: "removed", 4404: "gone" };
 
 // Who is asking
 
@@ -37,8 +46,8 @@ export function tokenIdentity(token) {
   return {
     user: subjectOf(token),
     headers: () => ({ Authorization: `Bearer ${token}` }),
-    socketQuery: async (api, sessionId) => {
-      const { ticket } = await api.post(`/sessions/${sessionId}/ws-ticket`);
+    socketQuery: async (api, sessionId, signal) => {
+      const { ticket } = await api.post(`/sessions/${sessionId}/ws-ticket`, undefined, { signal });
       return { ticket };
     },
   };
@@ -82,12 +91,12 @@ export class ChatApi {
     this.random = random;
   }
 
-  get(path, query) {
-    return this.request("GET", path, { query });
+  get(path, query, how) {
+    return this.request("GET", path, { query, ...how });
   }
 
-  post(path, body) {
-    return this.request("POST", path, { body, headers: { "Idempotency-Key": newId() } });
+  post(path, body, how) {
+    return this.request("POST", path, { body, headers: { "Idempotency-Key": newId() }, ...how });
   }
 
   put(path, body) {
@@ -98,13 +107,15 @@ export class ChatApi {
     return this.request("DELETE", path);
   }
 
-  /** Ask, and ask again where that may help. Throws ApiError. */
-  async request(method, path, { query, body, headers } = {}) {
+  /** Ask, and ask again where that may help: so many `tries`, each so many `seconds`, until `signal` says to give up. Throws ApiError. */
+  async request(method, path, { query, body, headers, tries = TRIES, seconds = ANSWER_SECONDS, signal } = {}) {
     for (let number = 1; ; number += 1) {
       try {
-        return await this.#ask(method, this.url(path, query), body, headers);
+        return await this.#ask(method, this.url(path, query), body, headers, limited(seconds, signal));
       } catch (error) {
-        if (!error.isPassing || number >= TRIES) throw error;
+        // The answer to an earlier try was lost: what is deleted is no more there.
+        if (method === "DELETE" && number > 1 && error.status === 404) return null;
+        if (!error.isPassing || number >= tries || signal?.aborted) throw error;
         await pause(Math.max(error.retryAfterSeconds ?? 0, backoffSeconds(number - 1, this.random)));
       }
     }
@@ -118,12 +129,12 @@ export class ChatApi {
     return url;
   }
 
-  async #ask(method, url, body, headers) {
+  async #ask(method, url, body, headers, signal) {
     const sent = { ...this.identity.headers(), ...headers };
     if (body !== undefined) sent["Content-Type"] = "application/json";
     let response, answer;
     try {
-      response = await fetch(url, { method, headers: sent, body: body && JSON.stringify(body), cache: "no-store" });
+      response = await fetch(url, { method, headers: sent, body: body && JSON.stringify(body), cache: "no-store", signal });
       answer = response.status === 204 ? null : await response.json();
     } catch {
       throw new ApiError(0, null);
@@ -131,6 +142,11 @@ export class ChatApi {
     if (!response.ok) throw new ApiError(response.status, answer, retryAfter(response));
     return answer;
   }
+}
+
+function limited(seconds, signal) {
+  const limit = AbortSignal.timeout(seconds * 1000);
+  return signal ? AbortSignal.any([signal, limit]) : limit;
 }
 
 function retryAfter(response) {
@@ -148,10 +164,11 @@ function retryAfter(response) {
  * | `reset`    | none: all messages are to be shown anew                                             |
  * | `message`  | `{message, action}`: new or changed; `action` as the server says it, else `"older"` or `"html"` |
  * | `text`     | `{message, added}`: a reply grew                                                    |
- * | `unsent`   | `{entry}`: a message of mine was taken up, sent (`entry.state` is `sent`) or refused |
+ * | `unsent`   | `{entry}`: a message of mine is now, by `entry.state`: `sending`, `sent`, `refused` or `discarded` |
  * | `job`      | `{job}`                                                                             |
  * | `session`  | `{session}`: title, settings or participants changed                                |
- * | `presence` | none: `online` or `typing` changed                                                  |
+ * | `presence` | none: `online` changed                                                              |
+ * | `typing`   | none: `typing` changed                                                              |
  * | `state`    | none: `state` changed                                                               |
  * | `fault`    | `{error}`: the server refused something that has no name                            |
  *
@@ -169,8 +186,13 @@ export class LiveSession extends EventTarget {
   #typedAt = 0;
   #htmlWanted = new Set();
   #htmlRunning = 0;
+  #isDoubted = false;
 
-  constructor(api, id, { pageSize = 50, html = false, random = Math.random } = {}) {
+  /**
+   * `unsent` holds what an earlier page could not say that it was sent: `{requestId, content}` each, with an `error` where
+   * it was refused. It is sent under the same name, so what was stored after all is not doubled.
+   */
+  constructor(api, id, { pageSize = 50, html = false, unsent = [], random = Math.random } = {}) {
     super();
     this.api = api;
     this.id = id;
@@ -181,7 +203,7 @@ export class LiveSession extends EventTarget {
     this.offset = 0;
     this.messages = new Map();
     this.jobs = new Map();
-    this.unsent = new Map();
+    this.unsent = new Map(unsent.map((entry) => [entry.requestId, { error: null, ...entry, state: entry.error ? "refused" : "sending" }]));
     this.online = [];
     this.typing = new Set();
     this.hasOlder = false;
@@ -197,6 +219,7 @@ export class LiveSession extends EventTarget {
 
   /** Leave: nothing more is heard or said. */
   close(reason = "left") {
+    if (this.state === "closed") return;
     for (const name of [...this.#timers.keys()]) this.#clear(name);
     this.#drop();
     this.closedBecause = reason;
@@ -208,11 +231,14 @@ export class LiveSession extends EventTarget {
     if (this.state === "waiting") this.#connect();
   }
 
-  /** Send a message and ask for the reply; it goes on being sent until the server has said yes or no. */
+  /** Send a message and ask for the reply; it goes on being sent until the server has said yes or no. One too long is refused here. */
   send(content, { onBusy } = {}) {
     const entry = { requestId: newId(), content, onBusy, state: "sending", error: null, createdAt: new Date() };
     this.unsent.set(entry.requestId, entry);
-    this.#deliver(entry);
+    const count = countPoints(content);
+    // As a frame it might be larger than a connection bears, and end each one that it is sent on.
+    if (count > MOST_CHARACTERS) this.#refuse(entry, tooLong(count));
+    else this.#deliver(entry);
     return entry;
   }
 
@@ -226,7 +252,10 @@ export class LiveSession extends EventTarget {
 
   /** Forget a refused message. */
   discard(requestId) {
+    const entry = this.unsent.get(requestId);
     this.unsent.delete(requestId);
+    entry.state = "discarded";
+    this.#tell("unsent", { entry });
   }
 
   /** Stop a reply. By REST, which needs no connection. */
@@ -257,14 +286,16 @@ export class LiveSession extends EventTarget {
   /** Fetch the page before the oldest message there is. */
   async fetchOlder() {
     const page = await this.#page({ cursor: this.#olderCursor });
+    if (this.state === "closed") return;
     for (const message of page.messages) this.#put(message, "older");
     this.#turned(page);
   }
 
   // What is fetched
 
-  async #fetchNewest() {
-    const page = await this.#page({ order: "desc", page_size: this.pageSize });
+  async #fetchNewest(signal) {
+    const page = await this.#page({ order: "desc" }, signal);
+    if (signal.aborted) return;
     this.messages.clear();
     this.#points.clear();
     for (const message of page.messages.reverse()) this.#put(message, null);
@@ -274,9 +305,9 @@ export class LiveSession extends EventTarget {
     this.#tell("reset");
   }
 
-  #page(query) {
-    const size = query.cursor ? {} : { page_size: this.pageSize };
-    return this.api.get(`/sessions/${this.id}/messages`, { render: this.html ? "html" : undefined, ...size, ...query });
+  #page(query, signal) {
+    const asked = { render: this.html ? "html" : undefined, page_size: this.pageSize, ...query };
+    return this.api.get(`/sessions/${this.id}/messages`, asked, { signal });
   }
 
   #turned(page) {
@@ -292,7 +323,7 @@ export class LiveSession extends EventTarget {
   }
 
   async #fetchHtml() {
-    if (this.#htmlRunning >= HTML_AT_ONCE || this.#htmlWanted.size === 0) return;
+    if (this.state === "closed" || this.#htmlRunning >= HTML_AT_ONCE || this.#htmlWanted.size === 0) return;
     const [id] = this.#htmlWanted;
     this.#htmlWanted.delete(id);
     this.#htmlRunning += 1;
@@ -301,11 +332,18 @@ export class LiveSession extends EventTarget {
       // Asked alone there always is one; what changed meanwhile has been asked for anew.
       if (this.messages.get(id)?.updated_at === message.updated_at) this.#put(message, "html");
     } catch (error) {
-      if (error.status === 401) this.close("unauthenticated");
+      if (error.status === 401) return this.close("unauthenticated");
+      if (error.isPassing || error.status === 429 || error.status >= 500) return this.#wantHtmlLater(id);
     } finally {
       this.#htmlRunning -= 1;
-      this.#fetchHtml();
     }
+    this.#fetchHtml();
+  }
+
+  /** Ask once more in a while, or as soon as there is a connection again. */
+  #wantHtmlLater(id) {
+    this.#htmlWanted.add(id);
+    if (this.state !== "closed") this.#after(HTML_AGAIN_SECONDS, "html", () => this.#fetchHtml());
   }
 
   // The connection
@@ -313,12 +351,15 @@ export class LiveSession extends EventTarget {
   async #connect() {
     this.#clear("retry");
     this.#drop();
+    // What we are waiting for; whatever comes of an older attempt is not heard any more.
+    const giveUp = new AbortController();
+    const attempt = (this.#socket = { close: () => giveUp.abort() });
+    this.#after(GREETING_SECONDS, "ping", () => this.#lost());
     this.#enter("connecting");
-    // The socket we are waiting for; whatever comes of an older one is not heard any more.
-    const attempt = (this.#socket = { close() {} });
     try {
-      if (!this.#isFetched) await this.#fetchNewest();
-      const query = await this.api.identity.socketQuery(this.api, this.id);
+      if (!this.#isFetched && this.#socket === attempt) await this.#fetchNewest(giveUp.signal);
+      if (this.#socket !== attempt) return;
+      const query = await this.api.identity.socketQuery(this.api, this.id, giveUp.signal);
       if (this.#socket !== attempt) return;
       this.#listen(new WebSocket(this.#address({ ...query, since: this.offset, deltas: 1 })));
     } catch (error) {
@@ -336,7 +377,14 @@ export class LiveSession extends EventTarget {
     this.#socket = socket;
     const isCurrent = () => this.#socket === socket;
     socket.onmessage = ({ data }) => isCurrent() && this.#hear(JSON.parse(data));
-    socket.onclose = ({ code }) => isCurrent() && this.#lost(FAREWELLS[code]);
+    socket.onclose = ({ code }) => isCurrent() && this.#ended(code);
+  }
+
+  /** A ticket that was used up on its way says nothing about who we are: that tells the next one. */
+  #ended(code) {
+    const isDoubted = code === UNAUTHENTICATED && !this.#isDoubted;
+    this.#isDoubted = isDoubted;
+    this.#lost(isDoubted ? null : FAREWELLS[code]);
   }
 
   #drop() {
@@ -350,13 +398,14 @@ export class LiveSession extends EventTarget {
     if (farewell) return this.close(farewell);
     this.#drop();
     this.#clear("ping");
-    this.online = [];
-    this.#hush();
     const seconds = backoffSeconds(this.#failures, this.random);
     this.#failures += 1;
     this.retryAt = new Date(Date.now() + seconds * 1000);
-    this.#enter("waiting");
     this.#after(seconds, "retry", () => this.#connect());
+    this.online = [];
+    this.#hush();
+    // Who hears of it may leave.
+    if (this.state !== "closed") this.#enter("waiting");
   }
 
   /** Something does not fit: begin anew from the last offset, where the server tells all that is missing. */
@@ -413,6 +462,8 @@ export class LiveSession extends EventTarget {
       case "error":
         return this.#refused(frame);
       case "pong":
+        // A connection that held so long is a good one; one that ends right after the greeting is to be met with patience.
+        this.#failures = 0;
         return frame.offset > this.offset ? this.#resume() : undefined;
       default: // a later server may say more
     }
@@ -435,14 +486,17 @@ export class LiveSession extends EventTarget {
       this.#isFetched = false;
       return this.#connect();
     }
-    this.#failures = 0;
+    this.#isDoubted = false;
+    this.#watch();
     this.#enter("live");
     this.#tell("presence");
-    this.#watch();
-    for (const entry of this.unsent.values()) if (entry.state === "sending") this.#deliver(entry);
+    for (const entry of [...this.unsent.values()]) if (entry.state === "sending") this.#deliver(entry);
+    this.#fetchHtml();
   }
 
-  #updated({ message, action, request_id: requestId }) {
+  #updated({ message: said, action, request_id: requestId }) {
+    // HTML comes by REST alone, where it is asked for.
+    const { content_html: _, ...message } = said;
     const entry = this.unsent.get(requestId);
     this.unsent.delete(requestId);
     this.#put(message, action);
@@ -472,10 +526,8 @@ export class LiveSession extends EventTarget {
   #put(message, action) {
     const oldest = this.messages.values().next().value;
     const isAbove = oldest && message.seq < oldest.seq && !this.messages.has(message.id);
-    if (isAbove && action !== "older") {
-      // A message further up than what was fetched: it comes with its page.
-      if (this.hasOlder) return;
-    }
+    // A message further up than what was fetched comes with its page.
+    if (isAbove && action !== "older" && this.hasOlder) return;
     this.messages.set(message.id, message);
     if (isAbove) this.messages = new Map([...this.messages].sort(([, a], [, b]) => a.seq - b.seq));
     this.#points.set(message.id, countPoints(message.content));
@@ -489,21 +541,26 @@ export class LiveSession extends EventTarget {
     const changed = isTyping ? !this.typing.has(user) : this.typing.has(user);
     if (isTyping) this.typing.add(user);
     else this.typing.delete(user);
-    if (changed) this.#tell("presence");
+    if (changed) this.#tell("typing");
   }
 
   #hush() {
     for (const user of this.typing) this.#clear(`typing ${user}`);
     this.typing.clear();
     this.#typedAt = 0;
+    this.#tell("typing");
     this.#tell("presence");
   }
 
   #refused(frame) {
     const entry = this.unsent.get(frame.request_id);
-    if (!entry) return this.#tell("fault", { error: frame });
+    if (entry) this.#refuse(entry, frame);
+    else this.#tell("fault", { error: frame });
+  }
+
+  #refuse(entry, error) {
     entry.state = "refused";
-    entry.error = frame;
+    entry.error = error;
     this.#tell("unsent", { entry });
   }
 
@@ -538,7 +595,12 @@ function pause(seconds) {
   return new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 }
 
-function countPoints(text) {
+function tooLong(count) {
+  const message = `A message may hold ${MOST_CHARACTERS} characters, this one has ${count}.`;
+  return { error_code: "INVALID_INPUT", details: { field: "content", message } };
+}
+
+export function countPoints(text) {
   let count = 0;
   for (const _ of text) count += 1;
   return count;

@@ -1,16 +1,23 @@
 /** Where a message is written: Enter sends, Shift+Enter breaks the line, and what is not sent yet is kept. */
 
-import { h, iconButton, setAttribute } from "./dom.js";
+import { countPoints, MOST_CHARACTERS } from "./chat-client.js";
+import { h, hasFocus, iconButton, setAttribute } from "./dom.js";
 import { t } from "./i18n.js";
 
-export const MOST_CHARACTERS = 32_000;
+// The key that browsers report for one that an input method has taken; not each says `isComposing` at the last.
+const TAKEN_BY_INPUT_METHOD = 229;
 const IDLE_SECONDS = 4;
 const SIZES_ITSELF = CSS.supports("field-sizing", "content");
 
 export class Composer {
   #idle = null;
+  #mayWrite = true;
+  #isBusy = false;
 
-  /** `told` holds what is done about it: `send(text)`, `stop()`, `typed()`, `stoppedTyping()`, `keep(text)`. */
+  /**
+   * `told` holds what is done about it: `send(text)`, which says whether the text was taken, or promises to; `stop()`,
+   * `typed()`, `stoppedTyping()`, `keep(text)`.
+   */
   constructor({ draft, told }) {
     this.told = told;
     this.field = h("textarea", {
@@ -43,32 +50,54 @@ export class Composer {
 
   /** Show whether there is a reply to stop. */
   showStop(isWriting) {
+    const hadFocus = hasFocus(this.stopButton);
     this.stopButton.hidden = !isWriting;
+    if (hadFocus && !isWriting) this.focus();
   }
 
   /** Let somebody write here, or read only. */
   allow(mayWrite) {
-    this.field.disabled = !mayWrite;
-    this.sendButton.disabled = !mayWrite;
+    this.#mayWrite = mayWrite;
     this.field.placeholder = mayWrite ? t("messagePlaceholder") : t("mayOnlyRead");
+    this.#showWhetherOpen();
+  }
+
+  #showWhetherOpen() {
+    this.field.disabled = !this.#mayWrite;
+    // Read only, not disabled: the keyboard stays where it is.
+    this.field.readOnly = this.#isBusy;
+    this.sendButton.disabled = this.#isBusy || !this.#mayWrite;
+    setAttribute(this.element, "aria-busy", this.#isBusy && "true");
   }
 
   #pressed(event) {
     // While an input method composes a word, Enter is its key, not ours.
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === TAKEN_BY_INPUT_METHOD) return;
     event.preventDefault();
     this.element.requestSubmit();
   }
 
-  #submit(event) {
+  async #submit(event) {
     event.preventDefault();
     const text = this.field.value;
-    if (!text.trim() || this.#isTooLong()) return this.focus();
+    if (this.#isBusy || !text.trim() || this.#isTooLong()) return this.focus();
+    // Only what is taken, and kept by whoever took it, is no draft any more.
+    if (!(await this.#taken(text))) return this.focus();
     this.write("");
     this.told.keep("");
     this.#rest();
-    this.told.send(text);
     this.focus();
+  }
+
+  async #taken(text) {
+    const taken = this.told.send(text);
+    if (!(taken instanceof Promise)) return taken;
+    this.#isBusy = true;
+    this.#showWhetherOpen();
+    const isTaken = await taken;
+    this.#isBusy = false;
+    this.#showWhetherOpen();
+    return isTaken;
   }
 
   #changed() {
@@ -86,7 +115,7 @@ export class Composer {
   }
 
   #isTooLong() {
-    return [...this.field.value].length > MOST_CHARACTERS;
+    return countPoints(this.field.value) > MOST_CHARACTERS;
   }
 
   #fit() {
@@ -98,7 +127,7 @@ export class Composer {
     setAttribute(this.field, "aria-invalid", isTooLong && "true");
     this.hint.classList.toggle("fault", isTooLong);
     this.hint.textContent = isTooLong
-      ? t("tooLong", { most: MOST_CHARACTERS, count: [...this.field.value].length })
+      ? t("tooLong", { most: MOST_CHARACTERS, count: countPoints(this.field.value) })
       : t("composerHint");
   }
 }

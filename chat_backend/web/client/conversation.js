@@ -2,25 +2,33 @@
 
 import { Bubble, unsentBubble } from "./bubble.js";
 import { Composer } from "./composer.js";
-import { h, icon, iconButton } from "./dom.js";
-import { t } from "./i18n.js";
+import { h, hasFocus, icon, iconButton } from "./dom.js";
+import { reasonOf, t } from "./i18n.js";
 import { notify, speak } from "./notices.js";
 
 const NEAR_PIXELS = 120;
 const SPOKEN = { completed: "answerEnds", failed: "answerFailed", cancelled: "answerStopped" };
 const MOST_SPOKEN = 300;
+// Said right before a connection ends; how it ends is shown anyway.
+const ENDINGS = ["UNAUTHENTICATED", "NOT_A_PARTICIPANT", "NOT_FOUND", "SERVER_RESTARTING", "DATABASE_UNAVAILABLE"];
 const MOST_FACES = 4;
 
 export class Conversation {
   #bubbles = new Map();
   #unsent = new Map();
   #isAtEnd = true;
+  #top = 0;
+  #leaving = new AbortController();
 
-  /** `told` holds what the page around does: `settings()`, `people()`, `menu()`, `keepDraft(text)`, `closed(reason)`, `changed()`. */
-  constructor(live, session, { draft, told }) {
+  /**
+   * `told` holds what the page around does: `settings()`, `people()`, `menu()`, `keepDraft(text)`, `closed(reason)`,
+   * `changed(session)`, `renamed()`.
+   */
+  constructor(live, session, { draft, mayWrite, told }) {
     this.live = live;
     this.session = session;
     this.told = told;
+    this.mayWrite = mayWrite;
     this.#build(draft);
     this.#listen();
   }
@@ -31,14 +39,33 @@ export class Conversation {
     this.title.textContent = session.title || t("untitled");
     this.model.textContent = `${session.llm_provider} · ${session.llm_model}`;
     this.providerIcon.dataset.provider = session.llm_provider;
-    document.title = `${session.title || t("untitled")} – ${t("appName")}`;
+    this.told.renamed();
   }
 
-  /** Leave it: nothing of it goes on. What the server has not taken yet is a draft again. */
+  get documentTitle() {
+    return `${this.session.title || t("untitled")} – ${t("appName")}`;
+  }
+
+  /** Tells when the chat is left. */
+  get leaving() {
+    return this.#leaving.signal;
+  }
+
+  /** Let the reader write, stop and ask again, or only read. */
+  allow(mayWrite) {
+    this.mayWrite = mayWrite;
+    this.composer.allow(mayWrite);
+    for (const bubble of this.#bubbles.values()) bubble.allow(this.#acts());
+    this.#showEdges();
+  }
+
+  /** Leave it: nothing of it is shown any more. What is on its way to the server goes on until it is there. */
   close() {
-    const unsent = [...this.live.unsent.values()].map((entry) => entry.content);
-    if (unsent.length) this.told.keepDraft([...unsent, this.composer.field.value].filter(Boolean).join("\n\n"));
-    this.live.close();
+    this.#leaving.abort();
+    this.#size.disconnect();
+    const isSending = () => [...this.live.unsent.values()].some(({ state }) => state === "sending");
+    if (!isSending()) return this.live.close();
+    this.live.addEventListener("unsent", () => isSending() || this.live.close());
   }
 
   #build(draft) {
@@ -47,14 +74,16 @@ export class Conversation {
     this.model = h("span", {});
     this.providerIcon = h("span", { class: "provider-icon", "aria-hidden": "true" });
     this.faces = h("button", { type: "button", class: "faces", onclick: () => told.people() });
-    this.connection = h("span", { class: "connection", role: "status" });
+    this.words = h("span", { class: "words", role: "status" });
+    this.again = h("button", { type: "button", class: "quiet", hidden: true, onclick: () => live.retryNow() }, t("retryNow"));
+    this.connection = h("span", { class: "connection" }, h("span", { class: "lamp", "aria-hidden": "true" }), this.words, this.again);
     this.older = h("button", { type: "button", class: "quiet older", hidden: true, onclick: () => this.#showOlder() }, t("showEarlier"));
     this.empty = h("p", { class: "empty", hidden: true }, t("emptyChat"));
     this.messages = h("div", { class: "messages" }, h("p", { class: "empty" }, t("loading")));
     this.typists = h("p", { class: "typists", "aria-live": "polite" });
     this.toEnd = h(
       "button",
-      { type: "button", class: "to-end", hidden: true, onclick: () => this.#scrollToEnd({ always: true }) },
+      { type: "button", class: "to-end", hidden: true, onclick: () => this.#goToEnd() },
       icon("down"),
       t("jumpToNewest"),
     );
@@ -69,7 +98,7 @@ export class Conversation {
     this.composer = new Composer({
       draft,
       told: {
-        send: (text) => live.send(text),
+        send: (text) => Boolean(live.send(text)),
         stop: () => this.#stopAll(),
         typed: () => live.typed(),
         stoppedTyping: () => live.stoppedTyping(),
@@ -91,13 +120,17 @@ export class Conversation {
       this.log,
       h("div", { class: "below" }, this.toEnd, this.composer.element),
     );
+    this.composer.allow(this.mayWrite);
     this.showSession(this.session);
     this.#showPresence();
     this.#showState();
+    for (const entry of live.unsent.values()) this.#showUnsent(entry);
+    this.#size.observe(this.log);
+    this.#size.observe(this.messages);
   }
 
   #listen() {
-    const hear = (type, act) => this.live.addEventListener(type, ({ detail }) => act(detail));
+    const hear = (type, act) => this.live.addEventListener(type, ({ detail }) => act(detail), { signal: this.leaving });
     hear("reset", () => this.#showAll());
     hear("message", ({ message, action }) => this.#showMessage(message, action));
     hear("text", ({ message, added }) => this.#grow(message, added));
@@ -105,8 +138,9 @@ export class Conversation {
     hear("job", ({ job }) => this.#showJob(job));
     hear("session", ({ session }) => this.told.changed(session));
     hear("presence", () => this.#showPresence());
+    hear("typing", () => this.#showTypists());
     hear("state", () => this.#showState());
-    hear("fault", ({ error }) => notify(error.details?.message ?? t("faultUnknown")));
+    hear("fault", ({ error }) => ENDINGS.includes(error.error_code) || notify(reasonOf(error)));
   }
 
   // Messages
@@ -116,7 +150,7 @@ export class Conversation {
     const bubbles = [...this.live.messages.values()].map((message) => this.#bubble(message).element);
     this.messages.replaceChildren(...bubbles, ...this.#unsent.values());
     this.#showEdges();
-    this.#scrollToEnd({ always: true });
+    this.#isAtEnd = true;
   }
 
   #showMessage(message, action) {
@@ -124,25 +158,28 @@ export class Conversation {
     if (known) known.update(message, this.live.jobs.get(message.id));
     else this.#insert(this.#bubble(message), message);
     this.#showEdges();
-    this.#scrollToEnd();
     this.#speakOf(message, action);
     if (action === "new_message") this.told.changed();
   }
 
   #grow(message, added) {
-    const bubble = this.#bubbles.get(message.id);
-    bubble?.append(added);
-    this.#scrollToEnd();
+    this.#bubbles.get(message.id)?.append(added);
   }
 
   #bubble(message) {
-    const acts = {
+    const isMine = message.user_id === this.live.userId;
+    const bubble = new Bubble(message, { isMine, acts: this.#acts(), job: this.live.jobs.get(message.id) });
+    this.#bubbles.set(message.id, bubble);
+    return bubble;
+  }
+
+  /** What the reader may do to a reply. */
+  #acts() {
+    if (!this.mayWrite) return {};
+    return {
       stop: (stopped) => this.#attempt(() => this.live.cancel(stopped.job_id)),
       regenerate: (again) => this.#attempt(() => this.live.regenerate(again.id)),
     };
-    const bubble = new Bubble(message, { isMine: message.user_id === this.live.userId, acts });
-    this.#bubbles.set(message.id, bubble);
-    return bubble;
   }
 
   /** Put a bubble in its place by `seq`; mostly that is the end, before what is not sent yet. */
@@ -155,41 +192,51 @@ export class Conversation {
   }
 
   #showUnsent(entry) {
-    this.#unsent.get(entry.requestId)?.remove();
+    const before = this.#unsent.get(entry.requestId);
+    const hadFocus = before && hasFocus(before);
+    before?.remove();
     this.#unsent.delete(entry.requestId);
-    if (entry.state === "sent") return;
+    if (entry.state === "sending" || entry.state === "refused") this.#showWaiting(entry);
+    this.#showEdges();
+    if (hadFocus) this.composer.focus();
+  }
+
+  #showWaiting(entry) {
     const bubble = unsentBubble(entry, {
       again: () => this.live.sendAgain(entry.requestId),
-      discard: () => {
-        this.live.discard(entry.requestId);
-        bubble.remove();
-        this.#unsent.delete(entry.requestId);
-      },
+      discard: () => this.live.discard(entry.requestId),
     });
     this.#unsent.set(entry.requestId, bubble);
     this.messages.append(bubble);
-    this.#showEdges();
-    this.#scrollToEnd({ always: true });
+    this.#isAtEnd = true;
+    if (entry.state === "refused") speak(t("notSent", { reason: reasonOf(entry.error) }));
   }
 
   #showJob(job) {
     const bubble = this.#bubbles.get(job.assistant_message_id);
-    if (bubble && !bubble.message.content) bubble.update(bubble.message, job);
+    const isWaiting = bubble && bubble.message.is_streaming && !bubble.message.content;
+    if (isWaiting || bubble?.message.status === "failed") bubble.update(bubble.message, job);
   }
 
   #showEdges() {
     this.older.hidden = !this.live.hasOlder;
     this.empty.hidden = this.messages.childElementCount > 0;
-    this.composer.showStop(this.#unfinished().length > 0);
+    this.composer.showStop(this.mayWrite && this.#unfinished().length > 0);
   }
 
   async #showOlder() {
-    const height = this.log.scrollHeight - this.log.scrollTop;
-    this.older.disabled = true;
+    if (this.older.ariaBusy === "true") return;
+    this.#isAtEnd = false;
+    this.older.ariaBusy = "true";
+    const first = this.messages.firstElementChild;
+    const top = first?.getBoundingClientRect().top;
+    const hadFocus = hasFocus(this.older);
     await this.#attempt(() => this.live.fetchOlder());
-    this.older.disabled = false;
+    this.older.ariaBusy = "false";
     this.#showEdges();
-    this.log.scrollTop = this.log.scrollHeight - height;
+    // What was read stays where it was.
+    if (first?.isConnected) this.log.scrollTop += first.getBoundingClientRect().top - top;
+    if (hadFocus && this.older.hidden) this.log.focus();
   }
 
   #unfinished() {
@@ -204,7 +251,7 @@ export class Conversation {
     try {
       await act();
     } catch (error) {
-      notify(error.message);
+      notify(reasonOf(error));
     }
   }
 
@@ -213,44 +260,61 @@ export class Conversation {
     if (action !== "new_message") return;
     if (message.role === "assistant") speak(t("answerBegins"));
     else if (message.user_id !== this.live.userId) {
-      speak(t("messageFrom", { user: message.user_id ?? "", text: message.content.slice(0, MOST_SPOKEN) }));
+      speak(t("messageFrom", { user: message.user_id ?? "", text: [...message.content].slice(0, MOST_SPOKEN).join("") }));
     }
   }
 
   // Where the reader is
 
+  // Once a frame, after all that has come in it: the end stays in view for whoever has not turned away from it.
+  #size = new ResizeObserver(() => this.#isAtEnd && this.#scrollToEnd());
+
+  /** The reader who moves up, however little, is let go; at the end they are taken along again. */
   #scrolled() {
-    this.#isAtEnd = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < NEAR_PIXELS;
+    const { scrollTop, scrollHeight, clientHeight } = this.log;
+    const left = scrollHeight - scrollTop - clientHeight;
+    if (left <= 1) this.#isAtEnd = true;
+    else if (scrollTop < this.#top) this.#isAtEnd = false;
+    else if (scrollTop > this.#top && left < NEAR_PIXELS) this.#isAtEnd = true;
+    this.#top = scrollTop;
     this.toEnd.hidden = this.#isAtEnd;
   }
 
-  #scrollToEnd({ always = false } = {}) {
-    if (!always && !this.#isAtEnd) return;
+  #scrollToEnd() {
     this.log.scrollTop = this.log.scrollHeight;
+  }
+
+  #goToEnd() {
     this.#isAtEnd = true;
+    this.#scrollToEnd();
+    this.log.focus();
   }
 
   // Who is here, and how the connection is
 
   #showPresence() {
-    const { online, typing, userId } = this.live;
+    const { online } = this.live;
     const faces = online.slice(0, MOST_FACES).map((user) => face(user));
     const more = online.length > MOST_FACES ? [h("span", { class: "face more" }, `+${online.length - MOST_FACES}`)] : [];
     this.faces.replaceChildren(...faces, ...more, ...(online.length ? [] : [icon("people")]));
     this.faces.setAttribute("aria-label", `${t("people")}: ${t("onlineNow", { count: online.length })}`);
     this.faces.title = online.join(", ") || t("people");
-    const users = [...typing].filter((user) => user !== userId);
+  }
+
+  #showTypists() {
+    const users = [...this.live.typing].filter((user) => user !== this.live.userId);
     this.typists.textContent =
       users.length === 0 ? "" : users.length === 1 ? t("typingOne", { user: users[0] }) : t("typingSeveral", { users: users.join(", ") });
-    this.#scrollToEnd();
   }
 
   #showState() {
     const { state, closedBecause } = this.live;
     const text = { live: t("stateLive"), connecting: t("stateConnecting"), waiting: t("stateWaiting"), closed: "" }[state];
+    const hadFocus = hasFocus(this.again);
     this.connection.dataset.state = state;
-    const again = h("button", { type: "button", class: "quiet", onclick: () => this.live.retryNow() }, t("retryNow"));
-    this.connection.replaceChildren(h("span", { class: "lamp", "aria-hidden": "true" }), h("span", { class: "words" }, text), ...(state === "waiting" ? [again] : []));
+    this.words.textContent = text;
+    this.again.hidden = state !== "waiting";
+    if (hadFocus && this.again.hidden) this.log.focus();
     if (state === "closed" && closedBecause !== "left") this.told.closed(closedBecause);
   }
 }

@@ -1,14 +1,15 @@
 /** Who takes part in a chat, who is here now, and a way to invite. */
 
 import { face } from "./conversation.js";
-import { dialogOf, h, iconButton, openDialog } from "./dom.js";
-import { t } from "./i18n.js";
+import { dialogOf, h, iconButton, openDialog, replaceKeepingFocus } from "./dom.js";
+import { reasonOf, t } from "./i18n.js";
 import { notify } from "./notices.js";
 
 const ROLES = { owner: "roleOwner", member: "roleMember", viewer: "roleViewer" };
 
-/** Show the people of a live session; in dev mode each comes with a link that opens a window as that user. */
-export async function showPeople(api, live, session, { isDev }) {
+/** Show the people of a live session until it is left; in dev mode each comes with a link that opens a window as that user. */
+export async function showPeople(api, live, session, { isDev, leaving }) {
+  let participants = [];
   const list = h("ul", { class: "people" });
   const mayInvite = session.user_id === api.identity.user;
   const user = h("input", { "aria-label": t("inviteUser"), placeholder: t("inviteUser"), required: true, autofocus: true, maxlength: "255", autocomplete: "off" });
@@ -17,15 +18,16 @@ export async function showPeople(api, live, session, { isDev }) {
   async function attempt(act) {
     try {
       await act();
-      await show();
+      ({ participants } = await api.get(`/sessions/${session.id}/participants`));
+      show();
     } catch (error) {
-      notify(error.message);
+      // Who is no longer in it is told so where the chat was.
+      if (!leaving.aborted && error.status !== 404) notify(reasonOf(error));
     }
   }
 
-  async function show() {
-    const { participants } = await api.get(`/sessions/${session.id}/participants`);
-    list.replaceChildren(...participants.map(person));
+  function show() {
+    replaceKeepingFocus(list, participants.map(person), dialog.querySelector("input, button"));
   }
 
   function person({ user_id: name, role: has }) {
@@ -62,8 +64,12 @@ export async function showPeople(api, live, session, { isDev }) {
   const form = h("form", { class: "invite", onsubmit: invite }, user, role, h("button", { type: "submit", class: "primary" }, t("invite")));
   const dialog = dialogOf(t("people"), t("close"), list, ...(mayInvite ? [form] : []), ...(mayInvite && isDev ? [h("p", { class: "hint" }, t("inviteHint"))] : []));
   const refresh = () => attempt(async () => {});
-  live.addEventListener("presence", refresh);
+  const close = () => dialog.close();
+  const done = new AbortController();
+  live.addEventListener("presence", show, { signal: done.signal });
+  live.addEventListener("session", refresh, { signal: done.signal });
+  leaving.addEventListener("abort", close, { signal: done.signal });
   refresh();
   await openDialog(dialog);
-  live.removeEventListener("presence", refresh);
+  done.abort();
 }
