@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from chat_backend.web.websocket.flood import FrameRate
@@ -18,6 +18,8 @@ from chat_backend.web.websocket.outbox import SocketOutbox
 MAX_UNREAD_FRAMES = 64
 DISCARD_BYTES = 65536
 POLL_SECONDS = 0.02
+# A frame of the largest size comes in some 64 pieces, over a slow line in more.
+PIECES_PER_FRAME = 100
 _KEYS = ("gunicorn.socket", "werkzeug.socket")
 
 
@@ -28,13 +30,16 @@ class ViewerSocket:
         self._sock = sock
         self.outbox = SocketOutbox(sock)
         self.unread: Callable[[], int] = lambda: 0
-        self.flooded: Callable[[], None] = lambda: None
+        # Before there is a connection that could be told why, nothing more is read.
+        self.flooded: Callable[[], None] = self.end_reading
         self.wake: Callable[[], None] = lambda: None
         self.closed = False
         self._taken = threading.Event()
         self._ended = False
         # What the library says by itself answers a viewer's pings: these may be a flood as well.
         self._rate = FrameRate(frames_per_second)
+        self._empty_rate = FrameRate(frames_per_second)
+        self._piece_rate = FrameRate(frames_per_second * PIECES_PER_FRAME)
 
     def send(self, data: bytes) -> int:
         if not self._rate.allows():
@@ -53,6 +58,26 @@ class ViewerSocket:
         data: bytes = self._sock.recv(size)
         self.outbox.heard()
         return data
+
+    def counted(self, events: Callable[[], Iterator[Any]]) -> Callable[[], Iterator[Any]]:
+        """Return the library's reader of what came, which ends with what is a flood.
+
+        Much of what a client may say never gets to whoever counts frames: pongs that nobody asked for, and the
+        empty pieces of a message without an end.
+        """
+
+        def read() -> Iterator[Any]:
+            for event in events():
+                if not self._within_rates(event):
+                    self.flooded()
+                    return
+                yield event
+
+        return read
+
+    def _within_rates(self, event: Any) -> bool:
+        carries_data = bool(getattr(event, "data", None))
+        return self._piece_rate.allows() and (carries_data or self._empty_rate.allows())
 
     def taken(self) -> None:
         """A frame was read: there is room for more."""

@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +68,10 @@ class Raw:
             head += struct.pack("!BQ", mask | 127, size)
         # A mask of zeros leaves the payload as it is.
         self._socket.sendall(head + (b"\0\0\0\0" if masked else b"") + payload)
+
+    def pour(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self._socket.sendall(data)
 
     def frame(self) -> tuple[int, bytes]:
         """Read one frame of the server's: opcode and payload."""
@@ -214,6 +219,56 @@ def test_a_flood_of_protocol_pings_ends_the_connection_with_1008(raw: Raw) -> No
             raw.send(PING, b"x")
 
     assert raw.close_code() == 1008
+
+
+def test_a_flood_of_pongs_that_nobody_asked_for_ends_the_connection_with_1008(raw: Raw) -> None:
+    with suppress(OSError):
+        for _ in range(200_000):
+            raw.send(PONG, b"x")
+
+    assert raw.close_code() == 1008
+
+
+def test_a_message_of_empty_pieces_without_end_ends_the_connection_with_1008(raw: Raw) -> None:
+    raw.send(TEXT, b"{", final=False)
+    with suppress(OSError):
+        for _ in range(200_000):
+            raw.send(CONTINUATION, final=False)
+
+    assert raw.close_code() == 1008
+
+
+def test_a_message_in_many_pieces_is_no_flood(raw: Raw) -> None:
+    text = b'{"type": "ping"' + b" " * 1000 + b"}"
+    raw.send(TEXT, text[:1], final=False)
+    for letter in text[1:]:
+        raw.send(CONTINUATION, bytes([letter]), final=False)
+    raw.send(CONTINUATION)
+
+    assert b'"pong"' in raw.until(TEXT)
+
+
+def test_floods_of_those_who_are_not_let_in_leave_no_memory_behind(stack: Stack, chat: Chat) -> None:
+    flood = b"\x8a\x80\0\0\0\0" * 50_000 + b"\x01\x80\0\0\0\0" + b"\x00\x80\0\0\0\0" * 50_000
+    _flood_as_a_stranger(stack.web, chat, flood)
+    before = _memory(stack.web)
+
+    for _ in range(20):
+        _flood_as_a_stranger(stack.web, chat, flood)
+
+    chat.request("GET", "/sessions")
+    assert _memory(stack.web) - before < 10 * 1024
+
+
+def _flood_as_a_stranger(web: Process, chat: Chat, flood: bytes) -> None:
+    with suppress(OSError), Raw(web, chat.new_session()["id"], "stranger") as raw:
+        raw.pour(flood)
+
+
+def _memory(web: Process) -> int:
+    """Return what all processes of a web server hold, in KiB."""
+    texts = [Path(f"/proc/{pid}/status").read_text() for pid in web.family]
+    return sum(int(found[1]) for text in texts if (found := re.search(r"VmRSS:\s+(\d+) kB", text)))
 
 
 def test_a_client_that_closes_is_answered(raw: Raw) -> None:
