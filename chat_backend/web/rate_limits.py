@@ -8,11 +8,13 @@ from __future__ import annotations
 import ipaddress
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from flask import Flask, Request, current_app
 
 from chat_backend.config import Settings
-from chat_backend.domain.errors import TooMany
+from chat_backend.domain.errors import ChatError, TooMany
 from chat_backend.domain.rate import LocalRates, Rate, Refusals
 from chat_backend.domain.user import User
 from chat_backend.realtime.connection import RedisAway
@@ -32,6 +34,16 @@ def install(app: Flask, settings: Settings) -> None:
 def rate_limits() -> RateLimits:
     found: RateLimits = current_app.extensions["rate_limits"]
     return found
+
+
+@contextmanager
+def refusals_counted(request: Request) -> Iterator[None]:
+    """Count what is refused in here, before anybody asked who is there, by its address. Raises TooMany instead."""
+    try:
+        yield
+    except ChatError:
+        rate_limits().request(request, None)
+        raise
 
 
 class RateLimits:

@@ -254,6 +254,28 @@ def test_who_opens_streams_too_often_is_refused_and_may_come_back(limited: Limit
     assert "Retry-After" in responses[2].headers
 
 
+UPGRADE = {"Connection": "Upgrade", "Upgrade": "websocket"}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "refused"),
+    [
+        ("/sessions/nonsense/events", {}, 404),
+        ("/sessions/019a0000-0000-7000-8000-000000000000/websocket", UPGRADE, 400),
+        ("/sessions/nonsense/websocket", UPGRADE | {"Origin": "https://evil.example"}, 403),
+    ],
+    ids=["no id", "no handshake", "foreign page"],
+)
+def test_streams_that_are_refused_before_anybody_asks_who_is_there_are_counted_by_address(
+    limited: Limited, path: str, headers: dict[str, str], refused: int
+) -> None:
+    nobody = Rest(limited(RATE_LIMIT_PER_ADDRESS="3"), None)
+
+    responses = ask(nobody, 4, path, headers=headers)
+
+    assert statuses(responses) == [refused] * 3 + [429]
+
+
 def test_a_forwarded_address_counts_only_behind_proxies_that_are_trusted(limited: Limited) -> None:
     def from_ten(app: Flask) -> list[int]:
         asked = [Rest(app).get("/sessions", headers={"X-Forwarded-For": f"192.0.2.{n}"}) for n in range(5)]

@@ -34,7 +34,7 @@ from chat_backend.services.access import let_in, no_such
 from chat_backend.web.auth import identify_stream
 from chat_backend.web.context import settings
 from chat_backend.web.headers import LOOPBACK
-from chat_backend.web.rate_limits import rate_limits
+from chat_backend.web.rate_limits import rate_limits, refusals_counted
 from chat_backend.web.websocket.connection import (
     CLOSING_SECONDS,
     NO_PARTICIPANT,
@@ -77,8 +77,9 @@ def install_socket(app: Flask) -> None:
 def _prepare() -> None:
     """Before the upgrade: refuse foreign pages, and put our socket in the library's hands."""
     if request.endpoint == "websocket":
-        check_origin(request.headers.get("Origin"), request.host, settings())
-        check_handshake(request.headers)
+        with refusals_counted(request):
+            check_origin(request.headers.get("Origin"), request.host, settings())
+            check_handshake(request.headers)
         stand_in(request.environ, frames_per_second=settings().frames_per_second)
 
 
@@ -130,7 +131,8 @@ def admit(hub: Hub, session_id: str, outbox: Outbox) -> tuple[Connection, int | 
 
     Raises Unauthenticated, TooMany, NotFound, InvalidInput, Unavailable.
     """
-    session = canonical_id(session_id)
+    with refusals_counted(request):
+        session = canonical_id(session_id)
     user = identify_stream(request, session, hub.backend)
     with hub.backend.reading() as reading:
         # Offset and role are of one moment: whoever is removed after it is found when the connection goes live.
@@ -222,6 +224,8 @@ def _refuse(hub: Hub, ws: Server, viewer: ViewerSocket, error: ChatError, sessio
     code = next((code for kind, code in _CODES if isinstance(error, kind)), TRY_AGAIN)
     viewer.outbox.push(refusal(error, session_id))
     viewer.outbox.finish(code, error.message)
+    if isinstance(error, TooMany):
+        return  # who comes too often does not hold a thread as well; the words are on their way already
     with hub.lingering() as allowed, suppress(ConnectionClosed):
         deadline = time.monotonic() + (CLOSING_SECONDS if allowed else 0)
         while (left := deadline - time.monotonic()) > 0:

@@ -122,6 +122,18 @@ def test_refused_strangers_do_not_keep_others_from_being_served(stack: Stack, ch
     assert seconds < 3
 
 
+def test_who_is_refused_as_one_too_many_is_told_so_and_holds_nothing_on(stack: Stack, chat: Chat) -> None:
+    session = chat.new_session()
+    with _connected(chat, session, 10), _silent(stack, session, chat.user) as one_too_many:
+        began = time.monotonic()
+        received = _read_all(one_too_many)
+        seconds = time.monotonic() - began
+
+    assert b'"error_code":"TOO_MANY_CONNECTIONS"' in received
+    assert b"\x03\xf5" in received[-200:]
+    assert seconds < 1
+
+
 def test_protocol_pings_come_and_who_does_not_answer_two_is_closed(stack: Stack, chat: Chat) -> None:
     session = chat.new_session()
     with chat.watch(session["id"]) as living, _silent(stack, session, chat.user) as silent:
