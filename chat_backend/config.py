@@ -206,7 +206,7 @@ class Settings:
         0.1, "How long a request over its user's rate is held before it is answered 429.", _seconds(0, 5)
     )
     frames_per_second: int = setting(
-        20, "Frames a second that a socket may send; twice as many at once.", _int(1, 10_000)
+        20, "Frames a second that a socket may send, with 8 KiB for each; twice as many at once.", _int(1, 10_000)
     )
     max_sessions_per_user: int = setting(
         10_000, "Chat sessions that one user may own; 0: no limit.", _int(0, 10_000_000)

@@ -9,9 +9,10 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, validate
+from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, pre_load, validate
 
 from chat_backend.domain import limits
+from chat_backend.domain.errors import MOST_FAULTS
 from chat_backend.domain.strict_json import depth_of, storable
 
 
@@ -20,6 +21,15 @@ class Wire(Schema):
 
     class Meta:
         unknown = RAISE
+
+    @pre_load
+    def _refuse_very_many_unknown(self, data: Any, **more: Any) -> Any:
+        """Name as many unknown fields as anyone would read; to make a fault of each of thousands takes its time."""
+        if isinstance(data, dict) and len(data) > MOST_FAULTS:
+            unknown = [name for name in data if name not in self.load_fields]
+            if len(unknown) >= MOST_FAULTS:
+                raise ValidationError({name: ["Unknown field."] for name in unknown[:MOST_FAULTS]})
+        return data
 
 
 class Shown(Schema):

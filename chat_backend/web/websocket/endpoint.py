@@ -48,7 +48,7 @@ from chat_backend.web.websocket.connection import (
     refusal,
 )
 from chat_backend.web.websocket.dispatch import Dispatch
-from chat_backend.web.websocket.flood import FrameRate
+from chat_backend.web.websocket.flood import FrameRate, byte_rate
 from chat_backend.web.websocket.hub import Hub
 from chat_backend.web.websocket.outbox import Outbox
 from chat_backend.web.websocket.viewer_socket import POLL_SECONDS, ViewerSocket, stand_in
@@ -193,16 +193,18 @@ def _let_read(connection: Connection, ws: Server) -> None:
 
 
 def _listen(connection: Connection, ws: Server, dispatch: Callable[[str | bytes], None]) -> None:
-    rate = FrameRate(settings().frames_per_second)
+    per_second = settings().frames_per_second
+    rate, bytes_rate = FrameRate(per_second), byte_rate(per_second)
     viewer = cast(ViewerSocket, ws.sock)
     while True:
         data = ws.receive()
         viewer.taken()
         if connection.closing or data is None:
             continue
-        if not rate.allows():
+        size = _size(data)
+        if not (rate.allows() and bytes_rate.allows(size)):
             _flooded(connection, viewer)
-        elif _size(data) > limits.FRAME_BYTES:
+        elif size > limits.FRAME_BYTES:
             # The library has counted characters.
             connection.close(TOO_LARGE, ErrorCode.PAYLOAD_TOO_LARGE, "The frame is too large.")
         else:

@@ -238,6 +238,23 @@ def test_a_message_of_empty_pieces_without_end_ends_the_connection_with_1008(raw
     assert raw.close_code() == 1008
 
 
+def test_a_flood_of_the_largest_frames_ends_the_connection_with_1008(raw: Raw) -> None:
+    with suppress(OSError):
+        for _ in range(12):
+            raw.send(TEXT, b"x" * 256 * 1024)
+
+    assert raw.close_code() == 1008
+
+
+def test_a_few_of_the_largest_frames_at_once_are_no_flood(raw: Raw) -> None:
+    for _ in range(4):
+        raw.send(TEXT, b"x" * 256 * 1024)
+
+    answers = [raw.until(TEXT) for _ in range(4)]
+
+    assert all(b"MALFORMED_JSON" in answer for answer in answers)
+
+
 def test_a_message_in_many_pieces_is_no_flood(raw: Raw) -> None:
     text = b'{"type": "ping"' + b" " * 1000 + b"}"
     raw.send(TEXT, text[:1], final=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -46,6 +47,43 @@ def test_whatever_can_be_stored_is_read_as_it_was_written(value: dict[str, objec
 def test_what_is_no_json_is_malformed(data: bytes) -> None:
     with pytest.raises(MalformedRequest):
         read_object(data)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"metadata": {"a": [' + "[]," * 80_000 + "[]]}}",
+        '{"metadata": {"a": [' + "0," * 120_000 + "0]}}",
+        "{" + ",".join(f'"{number}": {{}}' for number in range(20_000)) + "}",
+        '{"metadata": {"a": [' + '"\\\\\\"",' * 40_000 + "0]}}",
+        '{"metadata": {"a": [' + '"",' * 80_000 + '""]}}',
+    ],
+    ids=["lists", "numbers", "names", "escapes", "empty texts"],
+)
+def test_more_parts_than_any_request_has_are_not_even_parsed(text: str) -> None:
+    began = time.process_time()
+
+    with pytest.raises(MalformedRequest):
+        read_object(text)
+
+    # To parse the first of them takes ten times as long.
+    assert time.process_time() - began < 0.01
+
+
+def test_commas_and_brackets_in_a_text_are_no_parts() -> None:
+    content = ',[{"\\' * 40_000
+
+    read = read_object(json.dumps({"content": content, "metadata": {"a": [[]] * 4095}}))
+
+    assert read["content"] == content
+
+
+def test_as_many_parts_as_two_objects_of_sixteen_kib_can_hold_are_read() -> None:
+    free_form = {"a": [[]] * 4093}
+    assert len(json.dumps(free_form)) > 16_370
+    request = {"content": "x", "metadata": free_form, "response_format": free_form}
+
+    assert read_object(json.dumps(request)) == request
 
 
 @pytest.mark.parametrize("data", [b"[1]", b"null", b'"text"', b"1", b"true"])

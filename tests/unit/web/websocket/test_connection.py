@@ -10,7 +10,7 @@ from chat_backend.domain.errors import ErrorCode
 from chat_backend.domain.user import User
 from chat_backend.models.base import now
 from chat_backend.web.websocket.connection import Connection
-from chat_backend.web.websocket.flood import FrameRate
+from chat_backend.web.websocket.flood import FrameRate, byte_rate
 from chat_backend.web.websocket.frames import Encoded
 from chat_backend.web.websocket.reply import TextBuffer
 from tests.support.session_world import PaperOutbox, frames
@@ -81,6 +81,17 @@ def test_a_rate_allows_so_many_a_second_and_as_many_again_at_once() -> None:
     later = sum(rate.allows() for _ in range(100))
 
     assert (at_once, later) == (40, 10)
+
+
+def test_bytes_have_a_rate_too_within_which_a_few_of_the_largest_frames_may_come_at_once() -> None:
+    largest = 256 * 1024
+    rate, fast = byte_rate(20), byte_rate(10_000)
+
+    at_once = sum(rate.allows(largest) for _ in range(20))
+
+    assert at_once == 4
+    assert rate.allows(0)
+    assert sum(fast.allows(largest) for _ in range(100)) == 100
 
 
 def test_a_text_counts_code_points_however_it_came() -> None:
