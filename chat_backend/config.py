@@ -184,7 +184,7 @@ class Settings:
     # How much one may ask
     rate_limit_per_user: int | None = setting(
         None,
-        "REST requests a minute of one user, as many at once; 0: any number; empty: 1,200 in `jwt` mode.",
+        "Requests a minute of one user, sockets included, as many at once; 0: any number; empty: 1,200 in `jwt` mode.",
         _int(0, 10_000_000),
     )
     rate_limit_per_address: int | None = setting(

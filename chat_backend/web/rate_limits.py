@@ -74,6 +74,11 @@ class RateLimits:
         if rates:
             self._take(rates)
 
+    def command(self, user: User) -> None:
+        """Count something that a user asks for on an open socket, as a request. Raises TooMany."""
+        if self._settings.requests_per_user:
+            self._take([Rate(REQUESTS, user.id, self._settings.requests_per_user)])
+
     def ask(self, user: User) -> None:
         """Count a reply that is asked for; in this process alone while Redis is away. Raises TooMany."""
         limit = self._settings.asks_per_user

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import jwt
 import pytest
@@ -13,12 +15,17 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from chat_backend.config import Settings
+from chat_backend.domain.enums import ParticipantRole
+from chat_backend.domain.user import User
 from chat_backend.web.app import create_app
 from chat_backend.web.rate_limits import network
+from chat_backend.web.websocket.connection import Connection
+from chat_backend.web.websocket.dispatch import Dispatch
 from tests.conftest import TIMINGS, Launch
 from tests.integration.conftest import JWT_SECRET
 from tests.support.chat import Chat
 from tests.support.rest import Rest, fault
+from tests.support.session_world import PaperOutbox, frames
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
@@ -242,6 +249,27 @@ def test_a_socket_shares_the_limit_of_what_is_asked(launch: Launch, environment:
     assert (refused["error_code"], refused["request_id"]) == ("RATE_LIMITED", "three")
     assert refused["details"]["retry_after_seconds"] > 0
     assert stored["action"] == "new_message"
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [{"type": "send_message", "content": "x", "process": False}, {"type": "cancel", "job_id": str(UUID(int=0))}],
+    ids=["send_message", "cancel"],
+)
+def test_what_is_written_over_a_socket_counts_as_a_request(limited: Limited, frame: dict[str, Any]) -> None:
+    app = limited(RATE_LIMIT_PER_USER="3")
+    session_id = Rest(app).new_session()
+    outbox = PaperOutbox()
+    connection = Connection(UUID(session_id), User("ann"), outbox, role=ParticipantRole.OWNER)
+    dispatch = Dispatch(app.extensions["chat_hub"], connection, app.extensions["rate_limits"])
+
+    for number in range(3):
+        dispatch(json.dumps(frame | {"request_id": str(number)}))
+    refused = frames(outbox)[-1]
+
+    assert (refused["error_code"], refused["request_id"]) == ("RATE_LIMITED", "2")
+    assert [said["error_code"] for said in frames(outbox)].count("RATE_LIMITED") == 1
+    assert ask(Rest(app), 1)[0].status_code == 429
 
 
 def test_who_opens_streams_too_often_is_refused_and_may_come_back(limited: Limited) -> None:

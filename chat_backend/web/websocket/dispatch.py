@@ -56,8 +56,8 @@ class Dispatch:
 
     def _send_message(self, request_id: str | None, **fields: Any) -> None:
         intent = self._intent(request_id, fields | {"role": "user"}) if request_id is not None else None
-        if fields["process"]:
-            self._rates.ask(self._connection.user)
+        count = self._rates.ask if fields["process"] else self._rates.command
+        count(self._connection.user)
         with self._backend.unit_of_work() as uow:
             sent = messages.send(
                 uow,
@@ -84,6 +84,7 @@ class Dispatch:
 
     def _cancel(self, request_id: str | None, job_id: Any) -> None:
         connection = self._connection
+        self._rates.command(connection.user)
         with self._backend.unit_of_work() as uow:
             if session_of(uow.session, LlmJob, job_id, connection.user) != connection.session_id:
                 raise no_such("job")
