@@ -22,7 +22,8 @@ class Rate:
 
     @property
     def name(self) -> str:
-        return f"{self.what} {self.who}"
+        # No user id holds a control character, so nobody can be called what someone else is counted by.
+        return f"{self.what}\0{self.who}"
 
     @property
     def interval_seconds(self) -> float:

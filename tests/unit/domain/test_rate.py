@@ -66,6 +66,12 @@ def test_everyone_is_counted_apart() -> None:
     assert others == [0.0, 0.0]
 
 
+def test_nobody_can_be_called_what_someone_else_is_counted_by() -> None:
+    address = Rate("requests from one address", "192.0.2.1", 6)
+
+    assert Rate("requests", "from one address 192.0.2.1", 6).name != address.name
+
+
 def test_of_very_many_names_the_oldest_is_forgotten() -> None:
     rates = LocalRates(kept=2, clock=Clock())
     for who in ("ann", "bob", "cat"):
