@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 MINUTE_SECONDS = 60.0
@@ -55,17 +55,18 @@ class LocalRates:
         self._clock = clock
         self._lock = threading.Lock()
 
-    def take(self, rate: Rate) -> float:
-        """Take one; return 0, or the seconds until there is one to be had."""
+    def take(self, rates: Sequence[Rate]) -> tuple[Rate, float] | None:
+        """Take one of each rate, or none; return which refuses, and the seconds until it would not."""
         with self._lock:
             at = self._clock()
-            earned_at = max(at, self._earned_at.get(rate.name)) + rate.interval_seconds
-            wait = earned_at - at - MINUTE_SECONDS
-            # Sums of fractions must not cost the last of so many.
-            if wait > rate.interval_seconds / 1000:
-                return wait
-            self._earned_at.set(rate.name, earned_at)
-            return 0.0
+            earned_at = [max(at, self._earned_at.get(rate.name)) + rate.interval_seconds for rate in rates]
+            for rate, earned in zip(rates, earned_at, strict=True):
+                # Sums of fractions must not cost the last of so many.
+                if (wait := earned - at - MINUTE_SECONDS) > rate.interval_seconds / 1000:
+                    return rate, wait
+            for rate, earned in zip(rates, earned_at, strict=True):
+                self._earned_at.set(rate.name, earned)
+            return None
 
 
 class Refusals:

@@ -1,6 +1,6 @@
-"""How often one may ask: by user and by address, on REST and, for replies, on sockets too.
+"""How often one may ask: by user and by address, on REST and, for what is written, on sockets too.
 
-While Redis is away requests are let through; only what a model would be asked is then counted in this process.
+All web processes count together, in Redis; while it is away or too slow, each counts by itself.
 """
 
 from __future__ import annotations
@@ -80,27 +80,22 @@ class RateLimits:
             self._take([Rate(REQUESTS, user.id, self._settings.requests_per_user)])
 
     def ask(self, user: User) -> None:
-        """Count a reply that is asked for; in this process alone while Redis is away. Raises TooMany."""
-        limit = self._settings.asks_per_user
-        if not limit:
-            return
-        rate = Rate(REPLIES, user.id, limit)
-        if not self._take([rate]) and (wait := self._local.take(rate)):
-            raise _too_many(rate, wait)
+        """Count a reply that is asked for. Raises TooMany."""
+        if self._settings.asks_per_user:
+            self._take([Rate(REPLIES, user.id, self._settings.asks_per_user)])
 
-    def _take(self, rates: list[Rate]) -> bool:
-        """Take one of each rate; say whether that was counted. Raises TooMany."""
+    def _take(self, rates: list[Rate]) -> None:
+        """Take one of each rate, or none. Raises TooMany."""
         for rate in rates:
             if (left := self._refusals.left(rate)) > 0:
                 raise _too_many(rate, left)
         try:
             refused = self._shared.take(rates)
         except RedisAway:
-            return False
+            refused = self._local.take(rates)
         if refused is not None:
             self._refusals.note(*refused)
             raise _too_many(*refused)
-        return True
 
     def _warn_of_proxies(self, request: Request) -> None:
         if not self._warned and not self._settings.trusted_proxies and "X-Forwarded-For" in request.headers:

@@ -181,14 +181,16 @@ def test_what_is_counted_is_forgotten_by_itself_and_names_nobody(limited: Limite
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
-def test_while_redis_is_away_requests_are_let_through(limited: Limited, valkey: Valkey, how: str) -> None:
-    ann = Rest(limited(RATE_LIMIT_PER_USER="2"))
-    ask(ann, 5)
+def test_while_redis_is_away_each_process_counts_by_itself(limited: Limited, valkey: Valkey, how: str) -> None:
+    ann = Rest(limited(RATE_LIMIT_PER_USER="4", RATE_LIMIT_PER_ADDRESS="6"))
+    ask(ann, 1)
     valkey.kill() if how == "killed" else valkey.freeze()
 
-    responses = ask(ann.of("bob"), 5)
+    mine, others = ask(ann, 6), ask(ann.of("bob"), 3)
 
-    assert statuses(responses) == [200] * 5
+    assert statuses(mine) == [200] * 4 + [429] * 2
+    assert statuses(others) == [200, 200, 429]
+    assert "Retry-After" in mine[4].headers
 
 
 def test_a_frozen_redis_is_asked_by_one_request_at_a_time_at_most(limited: Limited, valkey: Valkey) -> None:

@@ -7,6 +7,12 @@ from chat_backend.domain.rate import LocalRates, Rate, Refusals
 SIX = Rate("requests", "ann", 6)
 
 
+def take(rates: LocalRates, rate: Rate) -> float:
+    """Take one; return the seconds to wait, 0 where none."""
+    refused = rates.take([rate])
+    return refused[1] if refused else 0.0
+
+
 class Clock:
     def __init__(self) -> None:
         self.at = 100.0
@@ -18,7 +24,7 @@ class Clock:
 def test_a_minutes_worth_may_be_taken_at_once_and_no_more() -> None:
     rates = LocalRates(clock=Clock())
 
-    waits = [rates.take(SIX) for _ in range(7)]
+    waits = [take(rates, SIX) for _ in range(7)]
 
     assert waits[:6] == [0.0] * 6
     assert round(waits[6]) == 10
@@ -27,43 +33,55 @@ def test_a_minutes_worth_may_be_taken_at_once_and_no_more() -> None:
 def test_who_waits_as_long_as_told_is_served() -> None:
     clock = Clock()
     rates = LocalRates(clock=clock)
-    while not (wait := rates.take(SIX)):
+    while not (wait := take(rates, SIX)):
         clock.at += 1
 
     clock.at += wait
 
-    assert rates.take(SIX) == 0.0
+    assert take(rates, SIX) == 0.0
 
 
 def test_what_is_refused_costs_nothing() -> None:
     clock = Clock()
     rates = LocalRates(clock=clock)
     for _ in range(100):
-        rates.take(SIX)
+        take(rates, SIX)
 
     clock.at += 10
 
-    assert [rates.take(SIX) == 0.0 for _ in range(2)] == [True, False]
+    assert [take(rates, SIX) == 0.0 for _ in range(2)] == [True, False]
 
 
 def test_who_is_quiet_saves_up_a_minutes_worth_at_most() -> None:
     clock = Clock()
     rates = LocalRates(clock=clock)
-    rates.take(SIX)
+    take(rates, SIX)
 
     clock.at += 3600
 
-    assert [rates.take(SIX) == 0.0 for _ in range(7)] == [True] * 6 + [False]
+    assert [take(rates, SIX) == 0.0 for _ in range(7)] == [True] * 6 + [False]
 
 
 def test_everyone_is_counted_apart() -> None:
     rates = LocalRates(clock=Clock())
     for _ in range(6):
-        rates.take(SIX)
+        take(rates, SIX)
 
-    others = [rates.take(Rate("requests", "bob", 6)), rates.take(Rate("replies", "ann", 6))]
+    others = [take(rates, Rate("requests", "bob", 6)), take(rates, Rate("replies", "ann", 6))]
 
     assert others == [0.0, 0.0]
+
+
+def test_one_of_each_is_taken_or_none() -> None:
+    rates, wide, narrow = LocalRates(clock=Clock()), Rate("requests", "ann", 5), Rate("address", "ann", 3)
+    for _ in range(3):
+        rates.take([wide, narrow])
+
+    refused = rates.take([wide, narrow])
+
+    assert refused is not None
+    assert refused[0] == narrow
+    assert [take(rates, wide) == 0.0 for _ in range(3)] == [True, True, False]
 
 
 def test_nobody_can_be_called_what_someone_else_is_counted_by() -> None:
@@ -75,9 +93,9 @@ def test_nobody_can_be_called_what_someone_else_is_counted_by() -> None:
 def test_of_very_many_names_the_oldest_is_forgotten() -> None:
     rates = LocalRates(kept=2, clock=Clock())
     for who in ("ann", "bob", "cat"):
-        rates.take(Rate("requests", who, 1))
+        take(rates, Rate("requests", who, 1))
 
-    waits = [rates.take(Rate("requests", who, 1)) for who in ("cat", "ann")]
+    waits = [take(rates, Rate("requests", who, 1)) for who in ("cat", "ann")]
 
     assert [bool(wait) for wait in waits] == [True, False]
 
