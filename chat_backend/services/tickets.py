@@ -7,7 +7,8 @@ import secrets
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
 from chat_backend.domain.user import User
 from chat_backend.models import Ticket
@@ -31,6 +32,12 @@ def issue(uow: UnitOfWork, session_id: UUID, user: User, *, seconds: float) -> t
         )
     )
     return text, expires_at
+
+
+def is_known(session: Session, session_id: UUID, text: str) -> bool:
+    """Whether there is such a ticket: what is none need not wait in line with those who write."""
+    known = select(Ticket.digest).where(Ticket.digest == _digest(text), Ticket.session_id == session_id)
+    return session.scalar(known) is not None
 
 
 def redeem(uow: UnitOfWork, session_id: UUID, text: str) -> User | None:

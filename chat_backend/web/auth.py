@@ -55,13 +55,17 @@ def identify_stream(request: Request, session_id: UUID, backend: Backend) -> Use
 
     Raises Unauthenticated, TooMany, and Unavailable where a ticket can't be looked up.
     """
-    return _counted(lambda: _who_streams(request, session_id, backend))
-
-
-def _who_streams(request: Request, session_id: UUID, backend: Backend) -> User:
     ticket = request.args.get("ticket")
-    if ticket is not None:
-        return _by_ticket(ticket, session_id, backend)
+    if ticket is None:
+        return _counted(lambda: _who_streams(request, backend))
+    # Before the ticket is looked up, for that is dearer than anything else a stranger can ask for.
+    rate_limits().request(request, None)
+    user = _by_ticket(ticket, session_id, backend)
+    rate_limits().command(user)
+    return user
+
+
+def _who_streams(request: Request, backend: Backend) -> User:
     user_id = request.args.get("user_id")
     if user_id is not None and backend.settings.is_dev:
         return _known(user_id)
@@ -122,8 +126,12 @@ def _known(user_id: str) -> User:
 
 
 def _by_ticket(text: str, session_id: UUID, backend: Backend) -> User:
-    with backend.unit_of_work() as uow:
-        user = tickets.redeem(uow, session_id, text)
+    user = None
+    with backend.reading() as session:
+        known = tickets.is_known(session, session_id, text)
+    if known:
+        with backend.unit_of_work() as uow:
+            user = tickets.redeem(uow, session_id, text)
     if user is None:
         raise Unauthenticated("The ticket is not valid, was used, or has ended.")
     return user

@@ -75,7 +75,7 @@ class RateLimits:
             self._take(rates)
 
     def command(self, user: User) -> None:
-        """Count something that a user asks for on an open socket, as a request. Raises TooMany."""
+        """Count a request of a user whose address is counted, as on an open socket. Raises TooMany."""
         if self._settings.requests_per_user:
             self._take([Rate(REQUESTS, user.id, self._settings.requests_per_user)])
 

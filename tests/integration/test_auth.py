@@ -8,9 +8,10 @@ import hmac
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Barrier, Thread
 from typing import Any
 from uuid import UUID
 
@@ -217,6 +218,37 @@ def test_a_ticket_opens_one_stream_to_one_session(jwt_app: Flask) -> None:
     assert first == "ann"
     with pytest.raises(Unauthenticated):
         identified(jwt_app, session_id, ticket=ticket)
+
+
+@pytest.mark.parametrize("round", range(5))
+def test_of_two_who_use_one_ticket_at_once_one_is_let_in(web_app: Flask, rest: Rest, round: int) -> None:
+    session_id = rest.new_session()
+    ticket = rest.made(f"/sessions/{session_id}/ws-ticket")["ticket"]
+    line, let_in = Barrier(2), []
+
+    def redeem() -> None:
+        line.wait(5)
+        with suppress(Unauthenticated):
+            let_in.append(identified(web_app, session_id, ticket=ticket))
+
+    threads = [Thread(target=redeem) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert let_in == ["ann"]
+
+
+def test_a_wrong_ticket_waits_for_nobody_who_writes(sqlite_rest: Rest) -> None:
+    session_id, backend = sqlite_rest.new_session(), sqlite_rest.app.extensions["backend"]
+
+    with backend.unit_of_work():
+        began = time.monotonic()
+        with pytest.raises(Unauthenticated):
+            identified(sqlite_rest.app, session_id, ticket="wrong")
+
+    assert time.monotonic() - began < 2
 
 
 @pytest.mark.parametrize("args", [{}, {"user_id": "ann"}, {"ticket": ""}, {"ticket": "x"}])

@@ -12,6 +12,7 @@ from uuid import UUID
 import jwt
 import pytest
 from flask import Flask
+from sqlalchemy import event
 from werkzeug.test import TestResponse
 
 from chat_backend.config import Settings
@@ -304,6 +305,31 @@ def test_streams_that_are_refused_before_anybody_asks_who_is_there_are_counted_b
     responses = ask(nobody, 4, path, headers=headers)
 
     assert statuses(responses) == [refused] * 3 + [429]
+
+
+def test_over_the_rate_of_its_address_a_ticket_is_not_even_looked_up(limited: Limited) -> None:
+    nobody = Rest(limited(RATE_LIMIT_PER_ADDRESS="3"), None)
+    path = "/sessions/019a0000-0000-7000-8000-000000000000/events?ticket=wrong"
+    first = ask(nobody, 3, path)
+    statements: list[str] = []
+    engine = nobody.app.extensions["backend"].engine
+    event.listen(engine, "before_cursor_execute", lambda *about: statements.append(about[2]))
+
+    refused = ask(nobody, 3, path)
+
+    assert statuses(first) == [401] * 3
+    assert statuses(refused) == [429] * 3
+    assert statements == []
+
+
+def test_who_comes_by_ticket_is_counted_too(limited: Limited) -> None:
+    ann = Rest(limited(RATE_LIMIT_PER_USER="5"))
+    session_id = ann.new_session()
+    tickets = [ann.made(f"/sessions/{session_id}/ws-ticket")["ticket"] for _ in range(3)]
+
+    responses = [ann.of(None).ask("HEAD", f"/sessions/{session_id}/events?ticket={ticket}") for ticket in tickets]
+
+    assert statuses(responses) == [200, 429, 429]
 
 
 def test_a_forwarded_address_counts_only_behind_proxies_that_are_trusted(limited: Limited) -> None:
