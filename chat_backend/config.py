@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -436,6 +437,14 @@ class Settings:
     @property
     def bind_host(self) -> str:
         return self.host or ("127.0.0.1" if self.is_dev else "0.0.0.0")  # noqa: S104 - a platform's router is outside
+
+    @property
+    def is_on_loopback(self) -> bool:
+        """Whether only this machine can reach the web process."""
+        try:
+            return self.bind_host == "localhost" or ip_address(self.bind_host).is_loopback
+        except ValueError:
+            return False
 
     def _with_tls(self, url: str) -> str:
         parts = urlsplit(url)

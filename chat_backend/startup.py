@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from chat_backend.config import ConfigError, Settings
+
+log = logging.getLogger(__name__)
 
 WRONG_USE = 2
 
@@ -19,3 +22,22 @@ def settings_or_exit() -> Settings:
     except ConfigError as error:
         print(error, file=sys.stderr)
         raise SystemExit(WRONG_USE) from None
+
+
+def warning_of(settings: Settings) -> str:
+    """Return what an operator must be told of the mode at each start; nothing in `jwt` mode."""
+    if not settings.is_dev:
+        return ""
+    if settings.is_on_loopback:
+        return "AUTH_MODE is dev: whoever asks is believed, which is for one's own machine."
+    return (
+        f"ANYONE WHO REACHES THIS MACHINE CAN BE ANYONE: AUTH_MODE is dev, and HOST ({settings.bind_host}) is not "
+        "loopback. Set AUTH_MODE=jwt, or HOST=127.0.0.1."
+    )
+
+
+def warn(settings: Settings) -> None:
+    """Log what an operator must be told."""
+    if warning := warning_of(settings):
+        level = logging.WARNING if settings.is_on_loopback else logging.CRITICAL
+        log.log(level, warning, extra={"action": "start"})

@@ -19,6 +19,7 @@ from chat_backend.cli import embedded, migrate
 from chat_backend.cli.supervisor import Console, Program, Supervisor
 from chat_backend.cli.terminal import foreground
 from chat_backend.config import ConfigError, Settings
+from chat_backend.startup import warning_of
 
 HELP = "Start everything on this machine: Redis, database, web, worker, Flower and, where no model answers, a demo."
 
@@ -54,13 +55,17 @@ def run(arguments: Namespace, environ: Mapping[str, str]) -> int:
     Raises ConfigError where a setting is wrong, a port taken, or the folder in use.
     """
     folder: Path = arguments.data.resolve()
+    mode_is_named = bool(environ.get("AUTH_MODE", "").strip())
     environ = _defaults(environ, folder)
     settings = Settings.from_environment(environ)
+    _refuse_open_house(settings, mode_is_named=mode_is_named)
     _refuse_taken_port(settings.bind_host, settings.port, "PORT")
     environ = _flower_port(environ, settings)
     supervisor = Supervisor(Console())
     with _alone_in(folder), foreground():
         supervisor.listen()
+        if warning := warning_of(settings):
+            supervisor.console.say("", warning)
         try:
             return _run(supervisor, environ, folder)
         finally:
@@ -94,6 +99,15 @@ def _defaults(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
     # The programs of the environment that we run in come first.
     path = os.pathsep.join(filter(None, [str(Path(sys.executable).parent), environ.get("PATH", os.defpath)]))
     return defaults | given | {"PATH": path}
+
+
+def _refuse_open_house(settings: Settings, *, mode_is_named: bool) -> None:
+    """Nobody is to be believed by other machines merely because nobody said otherwise."""
+    if settings.is_dev and not settings.is_on_loopback and not mode_is_named:
+        raise ConfigError(
+            f"HOST is {settings.host}, where other machines can ask, and without AUTH_MODE whoever asks is believed: "
+            "set AUTH_MODE=jwt and JWT_SECRET, or AUTH_MODE=dev if you mean it."
+        )
 
 
 def _refuse_taken_port(host: str, port: int, name: str) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from chat_backend.cli import up
-from chat_backend.config import Settings
+from chat_backend.config import ConfigError, Settings
 
 
 def test_ones_own_machine_needs_no_settings(tmp_path: Path) -> None:
@@ -28,6 +29,32 @@ def test_what_is_set_stays(tmp_path: Path) -> None:
 
 def test_blank_means_not_set(tmp_path: Path) -> None:
     assert up._defaults({"AUTH_MODE": " "}, tmp_path)["AUTH_MODE"] == "dev"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "chat.example"])
+def test_other_machines_are_not_believed_unless_that_is_said(tmp_path: Path, host: str) -> None:
+    arguments = Namespace(data=tmp_path / "data")
+
+    with pytest.raises(ConfigError) as refused:
+        up.run(arguments, {"HOST": host, "AUTH_MODE": " "})
+
+    assert "AUTH_MODE=jwt" in str(refused.value)
+    assert not arguments.data.exists()
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"HOST": "127.0.0.1"},
+        {"HOST": "localhost"},
+        {"HOST": "0.0.0.0", "AUTH_MODE": "jwt", "JWT_SECRET": "s" * 32},
+        {"HOST": "0.0.0.0", "AUTH_MODE": "dev"},
+    ],
+)
+def test_ones_own_machine_and_a_named_mode_are_taken_at_their_word(environ: dict[str, str]) -> None:
+    settings = Settings.from_environment({"AUTH_MODE": "dev"} | environ)
+
+    up._refuse_open_house(settings, mode_is_named="AUTH_MODE" in environ)
 
 
 def test_our_own_programs_come_first(tmp_path: Path) -> None:
