@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from flask import Flask
@@ -17,6 +17,8 @@ from tests.support.valkey import Valkey
 JWT_SECRET = "a secret of more than thirty-two bytes"
 JWT_ISSUER = "https://issuer.example"
 JWT_AUDIENCE = "chat"
+
+MakeApp = Callable[..., Flask]
 
 
 @pytest.fixture
@@ -60,6 +62,22 @@ def jwt_app(sqlite_url: str, valkey: Valkey) -> Iterator[Flask]:
         **TIMINGS,
     }
     yield from _running(Settings.from_environment(environ))
+
+
+@pytest.fixture
+def make_app(sqlite_url: str, valkey: Valkey) -> Iterator[MakeApp]:
+    """Make a web app with settings of its own, in dev mode unless told otherwise."""
+    apps = []
+
+    def make(**changes: str) -> Flask:
+        environ = {"AUTH_MODE": "dev", "DATABASE_URL": sqlite_url, "REDIS_URL": valkey.url, **TIMINGS, **changes}
+        apps.append(create_app(Settings.from_environment(environ)))
+        return apps[-1]
+
+    yield make
+    for app in apps:
+        app.extensions["chat_hub"].shut_down()
+        app.extensions["backend"].close()
 
 
 def _running(settings: Settings) -> Iterator[Flask]:

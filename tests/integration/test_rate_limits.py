@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -15,39 +14,26 @@ from flask import Flask
 from sqlalchemy import event
 from werkzeug.test import TestResponse
 
-from chat_backend.config import Settings
 from chat_backend.domain.enums import ParticipantRole
 from chat_backend.domain.user import User
-from chat_backend.web.app import create_app
 from chat_backend.web.rate_limits import network
 from chat_backend.web.websocket.connection import Connection
 from chat_backend.web.websocket.dispatch import Dispatch
-from tests.conftest import TIMINGS, Launch
-from tests.integration.conftest import JWT_SECRET
+from tests.conftest import Launch
+from tests.integration.conftest import JWT_SECRET, MakeApp
 from tests.support.chat import Chat
 from tests.support.rest import Rest, fault
 from tests.support.session_world import PaperOutbox, frames
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
-Limited = Callable[..., Flask]
 LIMITED = (429, "RATE_LIMITED", None)
 
 
 @pytest.fixture
-def limited(sqlite_url: str, valkey: Valkey) -> Iterator[Limited]:
-    """Make a web process with limits, in dev mode unless told otherwise."""
-    apps = []
-
-    def make(**changes: str) -> Flask:
-        environ = {"AUTH_MODE": "dev", "DATABASE_URL": sqlite_url, "REDIS_URL": valkey.url, **TIMINGS, **changes}
-        apps.append(create_app(Settings.from_environment(environ)))
-        return apps[-1]
-
-    yield make
-    for app in apps:
-        app.extensions["chat_hub"].shut_down()
-        app.extensions["backend"].close()
+def limited(make_app: MakeApp) -> MakeApp:
+    """Make a web process with limits."""
+    return make_app
 
 
 def ask(client: Rest, times: int, path: str = "/sessions", **more: Any) -> list[TestResponse]:
@@ -74,7 +60,7 @@ def bearer(user: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def test_who_asks_too_often_is_told_when_to_come_back(limited: Limited) -> None:
+def test_who_asks_too_often_is_told_when_to_come_back(limited: MakeApp) -> None:
     ann = Rest(limited(RATE_LIMIT_PER_USER="3"))
 
     responses = ask(ann, 4)
@@ -85,7 +71,7 @@ def test_who_asks_too_often_is_told_when_to_come_back(limited: Limited) -> None:
     assert responses[3].get_json()["details"]["retry_after_seconds"] == int(responses[3].headers["Retry-After"])
 
 
-def test_one_users_flood_is_not_anothers(limited: Limited) -> None:
+def test_one_users_flood_is_not_anothers(limited: MakeApp) -> None:
     ann = Rest(limited(RATE_LIMIT_PER_USER="3"))
     ask(ann, 10)
 
@@ -94,7 +80,7 @@ def test_one_users_flood_is_not_anothers(limited: Limited) -> None:
     assert statuses(others) == [200, 200, 200]
 
 
-def test_what_is_refused_for_its_user_does_not_use_up_what_the_address_may(limited: Limited) -> None:
+def test_what_is_refused_for_its_user_does_not_use_up_what_the_address_may(limited: MakeApp) -> None:
     ann = Rest(limited(RATE_LIMIT_PER_USER="3", RATE_LIMIT_PER_ADDRESS="6"))
     ask(ann, 20)
 
@@ -103,7 +89,7 @@ def test_what_is_refused_for_its_user_does_not_use_up_what_the_address_may(limit
     assert statuses(others) == [200, 200, 200]
 
 
-def test_all_users_of_one_address_share_its_limit(limited: Limited) -> None:
+def test_all_users_of_one_address_share_its_limit(limited: MakeApp) -> None:
     app = limited(RATE_LIMIT_PER_ADDRESS="3")
     for user in ("ann", "bob", "cat"):
         ask(Rest(app, user), 1)
@@ -115,7 +101,7 @@ def test_all_users_of_one_address_share_its_limit(limited: Limited) -> None:
     assert elsewhere.status_code == 200
 
 
-def test_who_can_not_say_who_they_are_is_counted_by_their_address(limited: Limited) -> None:
+def test_who_can_not_say_who_they_are_is_counted_by_their_address(limited: MakeApp) -> None:
     nobody = Rest(limited(AUTH_MODE="jwt", JWT_SECRET=JWT_SECRET, RATE_LIMIT_PER_ADDRESS="3"), None)
 
     responses = ask(nobody, 4, headers={"Authorization": "Bearer x.y.z"})
@@ -124,7 +110,7 @@ def test_who_can_not_say_who_they_are_is_counted_by_their_address(limited: Limit
 
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/nothing", "/asyncapi.json"])
-def test_what_anyone_may_ask_is_counted_by_address_too(limited: Limited, path: str) -> None:
+def test_what_anyone_may_ask_is_counted_by_address_too(limited: MakeApp, path: str) -> None:
     nobody = Rest(limited(RATE_LIMIT_PER_ADDRESS="3"), None)
 
     responses = ask(nobody, 4, path)
@@ -133,7 +119,7 @@ def test_what_anyone_may_ask_is_counted_by_address_too(limited: Limited, path: s
     assert 429 not in statuses(responses)[:3]
 
 
-def test_health_always_answers(limited: Limited) -> None:
+def test_health_always_answers(limited: MakeApp) -> None:
     nobody = Rest(limited(RATE_LIMIT_PER_ADDRESS="1"), None)
 
     responses = ask(nobody, 5, "/health")
@@ -141,7 +127,7 @@ def test_health_always_answers(limited: Limited) -> None:
     assert statuses(responses) == [200] * 5
 
 
-def test_web_processes_count_together(limited: Limited) -> None:
+def test_web_processes_count_together(limited: MakeApp) -> None:
     first, second = (Rest(limited(RATE_LIMIT_PER_USER="4")) for _ in range(2))
 
     responses = [*ask(first, 2), *ask(second, 3)]
@@ -150,7 +136,7 @@ def test_web_processes_count_together(limited: Limited) -> None:
 
 
 def test_in_jwt_mode_there_are_limits_without_any_setting_at_one_question_to_redis_a_request(
-    limited: Limited, valkey: Valkey
+    limited: MakeApp, valkey: Valkey
 ) -> None:
     app = limited(AUTH_MODE="jwt", JWT_SECRET=JWT_SECRET)
     ask(Rest(app, None), 1, headers=bearer("ann"))
@@ -161,7 +147,7 @@ def test_in_jwt_mode_there_are_limits_without_any_setting_at_one_question_to_red
     assert scripts_run(valkey) - before == 5
 
 
-def test_in_dev_mode_nothing_is_counted_unless_it_is_set(limited: Limited, valkey: Valkey) -> None:
+def test_in_dev_mode_nothing_is_counted_unless_it_is_set(limited: MakeApp, valkey: Valkey) -> None:
     ann = Rest(limited())
     before = scripts_run(valkey)
 
@@ -170,7 +156,7 @@ def test_in_dev_mode_nothing_is_counted_unless_it_is_set(limited: Limited, valke
     assert scripts_run(valkey) == before
 
 
-def test_what_is_counted_is_forgotten_by_itself_and_names_nobody(limited: Limited, valkey: Valkey) -> None:
+def test_what_is_counted_is_forgotten_by_itself_and_names_nobody(limited: MakeApp, valkey: Valkey) -> None:
     ask(Rest(limited(RATE_LIMIT_PER_USER="3"), "somebody"), 3)
 
     with valkey.client() as redis:
@@ -182,7 +168,7 @@ def test_what_is_counted_is_forgotten_by_itself_and_names_nobody(limited: Limite
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
-def test_while_redis_is_away_each_process_counts_by_itself(limited: Limited, valkey: Valkey, how: str) -> None:
+def test_while_redis_is_away_each_process_counts_by_itself(limited: MakeApp, valkey: Valkey, how: str) -> None:
     ann = Rest(limited(RATE_LIMIT_PER_USER="4", RATE_LIMIT_PER_ADDRESS="6"))
     ask(ann, 1)
     valkey.kill() if how == "killed" else valkey.freeze()
@@ -194,7 +180,7 @@ def test_while_redis_is_away_each_process_counts_by_itself(limited: Limited, val
     assert "Retry-After" in mine[4].headers
 
 
-def test_a_frozen_redis_is_asked_by_one_request_at_a_time_at_most(limited: Limited, valkey: Valkey) -> None:
+def test_a_frozen_redis_is_asked_by_one_request_at_a_time_at_most(limited: MakeApp, valkey: Valkey) -> None:
     app = limited(RATE_LIMIT_PER_USER="1000")
     ask(Rest(app), 1)
     valkey.freeze()
@@ -205,7 +191,7 @@ def test_a_frozen_redis_is_asked_by_one_request_at_a_time_at_most(limited: Limit
     assert statuses(responses) == [200] * 300
 
 
-def test_while_redis_is_away_each_process_counts_what_models_are_asked(limited: Limited, valkey: Valkey) -> None:
+def test_while_redis_is_away_each_process_counts_what_models_are_asked(limited: MakeApp, valkey: Valkey) -> None:
     ann = Rest(limited(RATE_LIMIT_ASKS_PER_USER="2"))
     session_id = ann.new_session()
     valkey.kill()
@@ -216,7 +202,7 @@ def test_while_redis_is_away_each_process_counts_what_models_are_asked(limited: 
     assert ann.say(session_id)["content"] == "Hello"
 
 
-def test_replies_are_counted_however_they_are_asked_for(limited: Limited, valkey: Valkey) -> None:
+def test_replies_are_counted_however_they_are_asked_for(limited: MakeApp, valkey: Valkey) -> None:
     ann = Rest(limited(RATE_LIMIT_ASKS_PER_USER="3"))
     session_id = ann.new_session()
     message = ann.say(session_id, process=True)
@@ -259,7 +245,7 @@ def test_a_socket_shares_the_limit_of_what_is_asked(launch: Launch, environment:
     [{"type": "send_message", "content": "x", "process": False}, {"type": "cancel", "job_id": str(UUID(int=0))}],
     ids=["send_message", "cancel"],
 )
-def test_what_is_written_over_a_socket_counts_as_a_request(limited: Limited, frame: dict[str, Any]) -> None:
+def test_what_is_written_over_a_socket_counts_as_a_request(limited: MakeApp, frame: dict[str, Any]) -> None:
     app = limited(RATE_LIMIT_PER_USER="3")
     session_id = Rest(app).new_session()
     outbox = PaperOutbox()
@@ -275,7 +261,7 @@ def test_what_is_written_over_a_socket_counts_as_a_request(limited: Limited, fra
     assert ask(Rest(app), 1)[0].status_code == 429
 
 
-def test_who_opens_streams_too_often_is_refused_and_may_come_back(limited: Limited) -> None:
+def test_who_opens_streams_too_often_is_refused_and_may_come_back(limited: MakeApp) -> None:
     ann = Rest(limited(RATE_LIMIT_PER_USER="3"))
     session_id = ann.new_session()
 
@@ -298,7 +284,7 @@ UPGRADE = {"Connection": "Upgrade", "Upgrade": "websocket"}
     ids=["no id", "no handshake", "foreign page"],
 )
 def test_streams_that_are_refused_before_anybody_asks_who_is_there_are_counted_by_address(
-    limited: Limited, path: str, headers: dict[str, str], refused: int
+    limited: MakeApp, path: str, headers: dict[str, str], refused: int
 ) -> None:
     nobody = Rest(limited(RATE_LIMIT_PER_ADDRESS="3"), None)
 
@@ -307,7 +293,7 @@ def test_streams_that_are_refused_before_anybody_asks_who_is_there_are_counted_b
     assert statuses(responses) == [refused] * 3 + [429]
 
 
-def test_over_the_rate_of_its_address_a_ticket_is_not_even_looked_up(limited: Limited) -> None:
+def test_over_the_rate_of_its_address_a_ticket_is_not_even_looked_up(limited: MakeApp) -> None:
     nobody = Rest(limited(RATE_LIMIT_PER_ADDRESS="3"), None)
     path = "/sessions/019a0000-0000-7000-8000-000000000000/events?ticket=wrong"
     first = ask(nobody, 3, path)
@@ -322,7 +308,7 @@ def test_over_the_rate_of_its_address_a_ticket_is_not_even_looked_up(limited: Li
     assert statements == []
 
 
-def test_who_comes_by_ticket_is_counted_too(limited: Limited) -> None:
+def test_who_comes_by_ticket_is_counted_too(limited: MakeApp) -> None:
     ann = Rest(limited(RATE_LIMIT_PER_USER="5"))
     session_id = ann.new_session()
     tickets = [ann.made(f"/sessions/{session_id}/ws-ticket")["ticket"] for _ in range(3)]
@@ -332,7 +318,7 @@ def test_who_comes_by_ticket_is_counted_too(limited: Limited) -> None:
     assert statuses(responses) == [200, 429, 429]
 
 
-def test_a_forwarded_address_counts_only_behind_proxies_that_are_trusted(limited: Limited) -> None:
+def test_a_forwarded_address_counts_only_behind_proxies_that_are_trusted(limited: MakeApp) -> None:
     def from_ten(app: Flask) -> list[int]:
         asked = [Rest(app).get("/sessions", headers={"X-Forwarded-For": f"192.0.2.{n}"}) for n in range(5)]
         return statuses(asked)
@@ -344,7 +330,7 @@ def test_a_forwarded_address_counts_only_behind_proxies_that_are_trusted(limited
     assert ignored == [200, 200, 429, 429, 429]
 
 
-def test_an_operator_is_told_of_a_proxy_that_is_not_counted(limited: Limited, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_operator_is_told_of_a_proxy_that_is_not_counted(limited: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
     app = limited(RATE_LIMIT_PER_ADDRESS="10")
 
     ask(Rest(app), 3, headers={"X-Forwarded-For": "192.0.2.1"})
@@ -369,7 +355,7 @@ def test_of_ipv6_the_network_is_counted(address: str | None, counted_as: str | N
     assert network(address) == counted_as
 
 
-def test_fifty_at_once_get_exactly_the_limit(limited: Limited) -> None:
+def test_fifty_at_once_get_exactly_the_limit(limited: MakeApp) -> None:
     app = limited(RATE_LIMIT_PER_USER="20")
     Rest(app).of("warm").get("/sessions")
     found: list[int] = []
@@ -387,7 +373,7 @@ def test_fifty_at_once_get_exactly_the_limit(limited: Limited) -> None:
 
 
 @pytest.mark.parametrize("path", ["/sessions", "/sessions/1", "/sessions?page=0", "/jobs/1"])
-def test_a_turn_ends_with_its_request_however_that_ends(limited: Limited, path: str) -> None:
+def test_a_turn_ends_with_its_request_however_that_ends(limited: MakeApp, path: str) -> None:
     app = limited(MAX_REQUESTS_AT_ONCE="1")
 
     ask(Rest(app), 3, path)
@@ -395,7 +381,7 @@ def test_a_turn_ends_with_its_request_however_that_ends(limited: Limited, path: 
     assert app.extensions["turns"].people("ann") == 0
 
 
-def test_who_waits_for_a_reply_lets_their_other_requests_pass(limited: Limited) -> None:
+def test_who_waits_for_a_reply_lets_their_other_requests_pass(limited: MakeApp) -> None:
     ann = Rest(limited(MAX_REQUESTS_AT_ONCE="1"))
     session_id = ann.new_session()
     asked = threading.Thread(
@@ -414,7 +400,7 @@ def test_who_waits_for_a_reply_lets_their_other_requests_pass(limited: Limited) 
     assert not asked.is_alive()
 
 
-def test_requests_of_one_user_beside_each_other_are_all_answered(limited: Limited) -> None:
+def test_requests_of_one_user_beside_each_other_are_all_answered(limited: MakeApp) -> None:
     app, found = limited(MAX_REQUESTS_AT_ONCE="2"), []
     threads = [threading.Thread(target=lambda: found.append(Rest(app).get("/sessions"))) for _ in range(50)]
     for thread in threads:
