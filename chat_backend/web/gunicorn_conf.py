@@ -43,6 +43,7 @@ preload_app = False
 control_socket_disable = True
 loglevel = settings.log_level.lower()
 accesslog = "-"
+logger_class = "chat_backend.web.access_log.AccessLog"
 # Not %(r)s: the query string may hold a ticket.
 access_log_format = '%(h)s "%(m)s %(U)s" %(s)s %(b)s %(M)sms %({x-request-id}o)s'
 

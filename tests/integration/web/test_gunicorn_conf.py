@@ -67,6 +67,19 @@ def test_the_log_of_requests_has_no_query_string(serve: Serve) -> None:
     assert "very-secret" not in process.log
 
 
+@pytest.mark.parametrize("database_url", [SQLITE, POSTGRESQL])
+def test_no_path_can_forge_a_line_of_the_log(serve: Serve, database_url: str) -> None:
+    process = serve(database_url)
+    process.wait_until_ready(lambda: answers(process.url))
+
+    answers(f"{process.url}/page%0A127.0.0.1%20%22GET%20/forged%22%20200%1B%5B2J%C3%A9%25%5C")
+    process.stop()
+
+    lines = [line for line in process.log.splitlines() if "forged" in line]
+    assert len(lines) == 1
+    assert '"GET /page%0A127.0.0.1%20%22GET%20/forged%22%20200%1B[2J%C3%A9%25%5C" 200' in lines[0]
+
+
 def test_gevent_over_sqlite_is_refused(serve: Serve) -> None:
     process = serve(SQLITE, "--worker-class", "gevent")
 
