@@ -10,7 +10,7 @@ from flask import Flask, Request, current_app, g, request
 
 from chat_backend.bootstrap import Backend
 from chat_backend.config import DEV_USER
-from chat_backend.domain.errors import TooMany, Unauthenticated
+from chat_backend.domain.errors import TooMany, Unauthenticated, Unavailable
 from chat_backend.domain.user import User, is_user_id
 from chat_backend.services import tickets
 from chat_backend.web.context import settings
@@ -86,7 +86,7 @@ def _in_turn() -> User:
     """Find out who asks, wait for their turn, and count the request. Raises TooMany."""
     try:
         user = identify_http(request)
-    except Unauthenticated:
+    except (Unauthenticated, Unavailable):
         rate_limits().request(request, None)
         raise
     begin_turn(user)

@@ -13,7 +13,7 @@ from typing import Any
 import jwt
 
 from chat_backend.config import Settings
-from chat_backend.domain.errors import Unauthenticated
+from chat_backend.domain.errors import ErrorCode, Unauthenticated, Unavailable
 from chat_backend.domain.user import User, is_user_id
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,10 @@ LONGEST_TOKEN = 8192
 LEEWAY_SECONDS = 30
 KEYS_LAST_SECONDS = 300
 REFETCH_SECONDS = 60
+# While no key was ever known, nobody gets in.
+FIRST_FETCH_SECONDS = 5
 FETCH_TIMEOUT_SECONDS = 5
+FETCH_PATIENCE_SECONDS = 10
 ADMIN = "admin"
 # A key decides its algorithm, never the token: an RS256 key is public, and as an HS256 secret everyone would know it.
 _ALGORITHM_OF = {"RSA": "RS256", "EC": "ES256"}
@@ -38,7 +41,7 @@ class Tokens:
         self._audience = settings.jwt_audience or None
 
     def read(self, token: str) -> User:
-        """Return the user whom a token names. Raises Unauthenticated."""
+        """Return the user whom a token names. Raises Unauthenticated, and Unavailable while no key was ever known."""
         try:
             return _user(self._claims(token))
         # A token is a stranger's bytes: whatever goes wrong while they are read is that stranger's fault.
@@ -87,25 +90,36 @@ class PublishedKeys:
         self._lock = threading.Lock()
 
     def find(self, kid: str) -> jwt.PyJWK | None:
-        """Return a published key by its name, or None."""
-        if self._should_fetch(kid) and self._lock.acquire(blocking=kid not in self._keys):
+        """Return a published key by its name, or None. Raises Unavailable while none was ever known."""
+        known = kid in self._keys
+        # Who brings a key that is not known waits for the fetch that is under way: it may well be in what that brings.
+        if (not known or self._should_fetch(kid)) and self._lock.acquire(
+            timeout=0 if known else FETCH_PATIENCE_SECONDS
+        ):
             try:
                 if self._should_fetch(kid):
                     self._fetch()
             finally:
                 self._lock.release()
+        if self._fetched_at == -math.inf:
+            raise Unavailable(
+                "Tokens can't be checked right now.",
+                code=ErrorCode.KEYS_UNAVAILABLE,
+                retry_after_seconds=FIRST_FETCH_SECONDS,
+            )
         return self._keys.get(kid)
 
     def _should_fetch(self, kid: str) -> bool:
         now = self._clock()
         wanted = kid not in self._keys or now - self._fetched_at >= KEYS_LAST_SECONDS
-        return wanted and now - self._tried_at >= REFETCH_SECONDS
+        pause = FIRST_FETCH_SECONDS if self._fetched_at == -math.inf else REFETCH_SECONDS
+        return wanted and now - self._tried_at >= pause
 
     def _fetch(self) -> None:
         self._tried_at = self._clock()
         try:
             found = self._client.get_signing_keys(refresh=True)
-        except (jwt.PyJWTError, ValueError, OSError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError, OSError) as error:
             log.warning("could not fetch keys", extra={"action": "authenticate", "error": type(error).__name__})
             return
         self._keys = {str(key.key_id): key for key in found if key.algorithm_name in _ALGORITHM_OF.values()}

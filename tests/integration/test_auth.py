@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Barrier, Thread
+from threading import Barrier, Event, Thread
 from typing import Any
 from uuid import UUID
 
@@ -22,11 +22,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from flask import Flask, request
 
 from chat_backend.config import Settings
-from chat_backend.domain.errors import Unauthenticated
+from chat_backend.domain.errors import ErrorCode, Unauthenticated, Unavailable
 from chat_backend.web.auth import identify_stream
 from chat_backend.web.tokens import Tokens
 from tests.integration.conftest import JWT_AUDIENCE, JWT_ISSUER, JWT_SECRET
 from tests.support.rest import Rest
+from tests.support.waiting import wait_until
 
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
@@ -266,6 +267,9 @@ class IdentityProvider:
         self.keys: dict[str, Any] = {"rsa": RSA_KEY, "ec": EC_KEY}
         self.asked = 0
         self.away = False
+        self.broken = b""
+        self.answering = Event()
+        self.answering.set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self._server.server_port}/keys"
@@ -276,6 +280,10 @@ class IdentityProvider:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 provider.asked += 1
+                provider.answering.wait(10)
+                if provider.broken:
+                    self.wfile.write(provider.broken)
+                    return
                 self.send_response(503 if provider.away else 200)
                 self.end_headers()
                 self.wfile.write(json.dumps(provider.document()).encode())
@@ -390,6 +398,77 @@ def test_unknown_keys_make_us_ask_once_a_minute_at_most(
     user = tokens.read(token(FOREIGN_KEY, "RS256", {"kid": "new"}))
 
     assert (user.id, provider.asked) == ("ann", 2)
+
+
+def test_whoever_comes_while_the_keys_are_fetched_waits_for_them(tokens: Tokens, provider: IdentityProvider) -> None:
+    good, users = token(RSA_KEY, "RS256", {"kid": "rsa"}), []
+    provider.answering.clear()
+    threads = [Thread(target=lambda: users.append(tokens.read(good).id)) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: provider.asked, why="the keys are being fetched")
+    threads[-1].join(0.2)  # who does not wait is refused by now
+    provider.answering.set()
+
+    for thread in threads:
+        thread.join(5)
+
+    assert (users, provider.asked) == (["ann"] * 5, 1)
+
+
+def test_a_key_that_was_withdrawn_is_refused_when_what_we_know_is_old(
+    tokens: Tokens, provider: IdentityProvider, clock: Clock
+) -> None:
+    good = token(RSA_KEY, "RS256", {"kid": "rsa"})
+    tokens.read(good)
+    del provider.keys["rsa"]
+    clock.now += 299
+    tokens.read(good)
+
+    clock.now += 1
+
+    with pytest.raises(Unauthenticated):
+        tokens.read(good)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"nonsense",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz",
+        b"HTTP/1.1 200 OK\r\n\r\n[]",
+        b'HTTP/1.1 200 OK\r\n\r\n{"keys": [{"kty": "RSA", "kid": "a", "n": "AQAB", "e": "AQAB", "alg": ["x"]}]}',
+    ],
+)
+def test_while_no_key_was_ever_known_nobody_can_be_told_apart(
+    tokens: Tokens, provider: IdentityProvider, clock: Clock, broken: bytes
+) -> None:
+    good = token(RSA_KEY, "RS256", {"kid": "rsa"})
+    provider.broken = broken
+    for _ in range(3):
+        with pytest.raises(Unavailable) as refused:
+            tokens.read(good)
+    provider.broken = b""
+    clock.now += refused.value.retry_after_seconds or 0
+
+    user = tokens.read(good)
+
+    assert (user.id, provider.asked) == ("ann", 2)
+    assert refused.value.code == ErrorCode.KEYS_UNAVAILABLE
+
+
+def test_what_is_broken_at_the_provider_leaves_the_keys_known_last(
+    tokens: Tokens, provider: IdentityProvider, clock: Clock
+) -> None:
+    good = token(RSA_KEY, "RS256", {"kid": "rsa"})
+    tokens.read(good)
+    provider.broken = b"nonsense"
+    clock.now += 400
+
+    users = [tokens.read(good).id for _ in range(3)]
+
+    assert users == ["ann"] * 3
 
 
 def test_while_the_provider_is_away_the_keys_known_last_are_good(
