@@ -100,14 +100,16 @@ class Reader:
             if feed.loaded and offset > known:
                 missed = events.after(session, feed.session_id, known, limit=EVENTS_AT_ONCE)
             replies = [message_shape(message) for message in events.in_progress(session, feed.session_id)]
-        if missed and missed[-1].offset < offset:
+        # First: events that do not follow on ours would bring the feed no further, however often they are read.
+        follows = not feed.loaded or _follows(known, offset, missed)
+        if follows and missed and missed[-1].offset < offset:
             feed.reconcile(Truth(offset, missed, []))
             return False
         truth = Truth(offset, missed, self._with_live_text(replies))
-        if feed.loaded and not _follows(known, truth):
-            feed.start_over(truth)
-        else:
+        if follows:
             feed.reconcile(truth)
+        else:
+            feed.start_over(truth)
         return True
 
     def _with_live_text(self, replies: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -141,11 +143,11 @@ def _log(session: Session, chat: ChatSession, *, since: int) -> Log:
     return Log(chat.last_offset, found, [message_shape(message) for message in shown])
 
 
-def _follows(known: int, truth: Truth) -> bool:
+def _follows(known: int, offset: int, missed: Sequence[Durable]) -> bool:
     """Whether the log goes on from what is known; else events were forgotten, or a database lost its last commits."""
-    if truth.offset <= known:
-        return truth.offset == known
-    return bool(truth.events) and truth.events[0].offset == known + 1
+    if offset <= known:
+        return offset == known
+    return bool(missed) and missed[0].offset == known + 1
 
 
 def _bounded(found: Sequence[Durable]) -> Iterator[Durable]:
