@@ -170,9 +170,10 @@ class Hub:
             feed.users -= 1
             if feed.users:
                 return
-            self._feeds.pop(session_channel(feed.session_id), None)
-            # Under the lock: a newcomer must not find itself subscribed and then lose it.
-            self._subscriber.unsubscribe(session_channel(feed.session_id))
+            channel = session_channel(feed.session_id)
+            self._feeds.pop(channel, None)
+        # Without the lock, for it speaks with Redis; a newcomer must not find itself subscribed and then lose it.
+        self._subscriber.unsubscribe(channel, unless=lambda: channel in self._feeds)
 
     def join(self, feed: Feed, connection: Connection, *, since: int | None) -> Iterator[None]:
         """Let a connection in: greeting, replay, baselines, then live.
