@@ -289,7 +289,10 @@ class Settings:
 
     # Live delivery
     catch_up_seconds: float = setting(
-        2.0, "Interval at which a web process compares its viewers with the database.", _seconds(0.05, 4)
+        # What was lost shows at the second look, and a durable event has five seconds.
+        2.0,
+        "Interval at which a web process compares its viewers with the database.",
+        _seconds(0.05, 2.4),
     )
     ping_seconds: float = setting(25.0, "Interval of protocol pings and SSE comments.", _seconds(0.05, 55))
     send_timeout_seconds: float = setting(

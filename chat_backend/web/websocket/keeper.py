@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from uuid import UUID
 
 from chat_backend.config import Settings
 from chat_backend.domain.errors import ChatError, ErrorCode
@@ -12,6 +15,8 @@ from chat_backend.web.websocket.attendance import portions
 from chat_backend.web.websocket.connection import NO_PARTICIPANT
 from chat_backend.web.websocket.feed import Feed
 from chat_backend.web.websocket.reader import Reader
+
+log = logging.getLogger(__name__)
 
 CATCH_UP_WITHOUT_REDIS_SECONDS = 0.5
 OFFSETS_AT_ONCE = 500
@@ -35,7 +40,7 @@ class Keeper:
         self._hears = hears
         self._tick = tick
         self._poked = threading.Event()
-        self._lost_touch = False
+        self._lost_touch = threading.Event()
 
     def poke(self) -> None:
         """A feed wants to be looked after."""
@@ -43,7 +48,7 @@ class Keeper:
 
     def lost_touch(self) -> None:
         """Something may have been published that nobody here heard."""
-        self._lost_touch = True
+        self._lost_touch.set()
         self._poked.set()
 
     def run(self, stopping: threading.Event) -> None:
@@ -53,25 +58,39 @@ class Keeper:
             interval = self._settings.catch_up_seconds
             if not self._hears():
                 interval = min(interval, CATCH_UP_WITHOUT_REDIS_SECONDS)
-            self._poked.wait(interval)
+            # Not the whole interval after each poke: a lost event is found by two looks, and has five seconds.
+            self._poked.wait(max(0.0, compared + interval - time.monotonic()))
             self._poked.clear()
             at = time.monotonic()
+            if lost := self._lost_touch.is_set():
+                self._lost_touch.clear()
             try:
-                self._refresh_wanting()
-                lost, self._lost_touch = self._lost_touch, False
+                self._for_each(list(self._feeds.values()), self._look_after)
                 if lost or at - compared >= interval:
-                    compared = at
                     # What was lost on the way shows as silence; without Redis there is nothing else.
                     self._compare(quiet_seconds=0.0 if lost or not self._hears() else interval)
+                    compared = at
             except ChatError:
+                if lost:
+                    self._lost_touch.set()
                 stopping.wait(CATCH_UP_WITHOUT_REDIS_SECONDS)  # the database is away: it was logged
 
-    def _refresh_wanting(self) -> None:
-        for feed in list(self._feeds.values()):
-            if feed.needs_refresh and feed.loaded and not feed.gone:
-                self._reader.refresh(feed)
-            if feed.participants_changed:
-                self._check_participants(feed)
+    def _for_each(self, feeds: Iterable[Feed], work: Callable[[Feed], None]) -> None:
+        for feed in feeds:
+            try:
+                work(feed)
+            except ChatError:
+                raise  # what the database can't tell of one feed, it can't tell of the others
+            except Exception:  # one feed's trouble must not be that of all others
+                log.exception("a feed stumbled", extra={"action": "keep", "session_id": str(feed.session_id)})
+
+    def _look_after(self, feed: Feed) -> None:
+        if feed.needs_refresh and feed.loaded and not feed.gone:
+            self._reader.refresh(feed)
+        if feed.participants_changed:
+            self._check_participants(feed)
+        if feed.needs_tick:
+            self._tick()
 
     def _check_participants(self, feed: Feed) -> None:
         feed.participants_changed = False
@@ -95,11 +114,13 @@ class Keeper:
         at = time.monotonic()
         for portion in portions(feeds, OFFSETS_AT_ONCE):
             offsets = self._reader.offsets([feed.session_id for feed in portion])
-            for feed in portion:
-                offset = offsets.get(feed.session_id)
-                if feed.fell_behind(offset, at_once=not quiet_seconds) or feed.stale(at, quiet_seconds):
-                    self._reader.refresh(feed)
-                if feed.participants_changed:
-                    self.poke()
-                if feed.needs_tick:
-                    self._tick()
+            self._for_each(portion, partial(self._compare_one, offsets, at=at, quiet_seconds=quiet_seconds))
+
+    def _compare_one(self, offsets: Mapping[UUID, int], feed: Feed, *, at: float, quiet_seconds: float) -> None:
+        behind = feed.fell_behind(offsets.get(feed.session_id), at_once=not quiet_seconds)
+        if behind or feed.stale(at, quiet_seconds):
+            self._reader.refresh(feed)
+        if feed.participants_changed:
+            self.poke()
+        if feed.needs_tick:
+            self._tick()

@@ -128,7 +128,7 @@ def test_garbage_in_redis_is_ignored_and_the_next_event_arrives(
     launch: Launch, environment: dict[str, str], valkey: Valkey
 ) -> None:
     chance = random.Random(9)
-    web = launch("web", CATCH_UP_SECONDS="4")
+    web = launch("web", CATCH_UP_SECONDS="2.4")
     with Chat(web.url) as chat:
         session = chat.new_session()
         with chat.watch(session["id"], deltas=1) as viewer, valkey.client() as redis:

@@ -1,0 +1,131 @@
+"""The keeper: looks in time however often it is called, forgets nothing, and one feed's trouble is its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+import pytest
+
+from chat_backend.config import Settings
+from chat_backend.domain.enums import ParticipantRole
+from chat_backend.domain.errors import Unavailable
+from chat_backend.web.websocket.feed import Feed, Truth
+from chat_backend.web.websocket.keeper import Keeper
+from tests.support.waiting import wait_until
+
+INTERVAL_SECONDS = 2.0
+
+
+@dataclass
+class PaperReader:
+    """A database that says what it is told to, and remembers when it was asked."""
+
+    current: dict[UUID, int] = field(default_factory=dict)
+    looks: list[float] = field(default_factory=list)
+    refreshed: list[UUID] = field(default_factory=list)
+    away: int = 0
+    broken: set[UUID] = field(default_factory=set)
+
+    def offsets(self, session_ids: Sequence[UUID]) -> dict[UUID, int]:
+        if self.away:
+            self.away -= 1
+            raise Unavailable("away", retry_after_seconds=1)
+        self.looks.append(time.monotonic())
+        return {id: self.current[id] for id in session_ids}
+
+    def refresh(self, feed: Feed) -> None:
+        if feed.session_id in self.broken:
+            raise RuntimeError("nobody has thought of this")
+        self.refreshed.append(feed.session_id)
+        feed.needs_refresh, feed.needs_tick = False, True
+
+    def roles(self, session_id: UUID) -> dict[str, ParticipantRole]:
+        return {}
+
+
+@dataclass
+class Kept:
+    """A keeper at work, and what it knows."""
+
+    reader: PaperReader
+    feeds: dict[str, Feed]
+    keeper: Keeper
+    ticked: threading.Event
+
+    def add(self, *, offset: int) -> Feed:
+        """A feed that knows nothing yet of a log that goes so far."""
+        feed = Feed(uuid4(), typing_seconds=5)
+        feed.reconcile(Truth(0, [], []))
+        self.reader.current[feed.session_id] = offset
+        self.feeds[str(feed.session_id)] = feed
+        return feed
+
+
+@pytest.fixture
+def kept() -> Kept:
+    settings = Settings.from_environment({"AUTH_MODE": "dev", "CATCH_UP_SECONDS": str(INTERVAL_SECONDS)})
+    reader, feeds, ticked = PaperReader(), dict[str, Feed](), threading.Event()
+    keeper = Keeper(settings, reader, feeds=feeds, hears=lambda: True, tick=ticked.set)  # type: ignore[arg-type]
+    return Kept(reader, feeds, keeper, ticked)
+
+
+@pytest.fixture
+def work(kept: Kept) -> Iterator[Callable[[], None]]:
+    """Let the keeper work until the test is over."""
+    stopping = threading.Event()
+    thread = threading.Thread(target=kept.keeper.run, args=(stopping,))
+    yield thread.start
+    stopping.set()
+    kept.keeper.poke()
+    thread.join(10)
+
+
+def test_who_calls_it_does_not_put_off_its_next_look(kept: Kept, work: Callable[[], None]) -> None:
+    kept.add(offset=0)
+    work()
+    first = wait_until(lambda: kept.reader.looks)[0]
+
+    wait_until(lambda: time.monotonic() - first > 0.8 * INTERVAL_SECONDS, why="some time has gone by")
+    kept.keeper.poke()
+    second = wait_until(lambda: kept.reader.looks[1:], why="it looks again")[0]
+
+    assert INTERVAL_SECONDS <= second - first < 1.5 * INTERVAL_SECONDS
+
+
+def test_a_gap_is_not_forgotten_where_the_database_is_away_as_it_is_looked_for(
+    kept: Kept, work: Callable[[], None]
+) -> None:
+    feed = kept.add(offset=5)
+    kept.reader.away = 1
+
+    kept.keeper.lost_touch()
+    work()
+
+    # Without the word of a gap two looks more are needed.
+    wait_until(lambda: kept.reader.refreshed == [feed.session_id], seconds=INTERVAL_SECONDS)
+
+
+def test_what_a_refresh_leaves_to_be_sent_is_sent_at_once(kept: Kept, work: Callable[[], None]) -> None:
+    feed = kept.add(offset=0)
+    work()
+    wait_until(lambda: kept.reader.looks)
+
+    feed.needs_refresh = True
+    kept.keeper.poke()
+
+    assert kept.ticked.wait(0.75 * INTERVAL_SECONDS)
+
+
+def test_a_feed_that_fails_holds_up_no_other(kept: Kept, work: Callable[[], None]) -> None:
+    bad, good = kept.add(offset=5), kept.add(offset=5)
+    kept.reader.broken = {bad.session_id}
+    bad.needs_refresh = True
+
+    kept.keeper.lost_touch()
+    work()
+
+    wait_until(lambda: kept.reader.refreshed == [good.session_id])
