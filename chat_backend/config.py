@@ -313,7 +313,9 @@ class Settings:
         0, "Tokens, of prompts and replies, that a user may use in a day (UTC); 0: no quota.", _int(0, 1_000_000_000)
     )
     quota_reply_tokens: int = setting(
-        1000, "What a token quota reserves for a reply that names no `max_tokens`.", _int(1, 1_000_000)
+        4096,
+        "Where tokens have a quota: how many a reply may have that names no `max_tokens`, and how many are reserved.",
+        _int(1, 1_000_000),
     )
     idempotency_retention_seconds: float = setting(
         86400.0, "How long idempotency keys are kept.", _seconds(1, 2_592_000)

@@ -47,3 +47,8 @@ class ContextLimits:
         if window is None:
             return wanted
         return min(wanted, window - min(max_tokens or window // 4, window // 2))
+
+    def reply(self, provider: str, model: str, *, max_tokens: int, budget: int) -> int:
+        """Return how long a reply may be beside a prompt of that budget: servers refuse what exceeds the window."""
+        window = self.windows.get(f"{provider}:{model}")
+        return max_tokens if window is None else max(1, min(max_tokens, window - budget))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from chat_backend.domain.prompt import ContextLimits
@@ -13,8 +14,8 @@ class Quota:
 
     requests: int = 0
     tokens: int = 0
-    # What is reserved for a reply that names no max_tokens.
-    reply_tokens: int = 1000
+    # What a reply that names no max_tokens may have, and what is reserved for it.
+    reply_tokens: int = 4096
     context: ContextLimits = field(default_factory=ContextLimits)
     # Whether what no longer fits is summed up, which is a call more.
     summed_up: bool = False
@@ -30,6 +31,15 @@ class Amount:
 
     requests: int = 0
     tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """What a job holds of its user's quota, and the options that keep its calls within it."""
+
+    prompt_tokens: int
+    reply_tokens: int
+    options: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

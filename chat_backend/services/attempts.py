@@ -243,9 +243,11 @@ def _next_call(uow: UnitOfWork, owned: Owned, terms: Terms, *, may_sum_up: bool)
     question = uow.session.get(Message, job.message_id)
     assert question is not None
     wanted = chat.settings | job.options
-    budget = ContextLimits(terms.context_tokens, terms.windows).budget(
-        job.provider, job.model, asked=wanted.get("context_tokens"), max_tokens=wanted.get("max_tokens")
-    )
+    context = ContextLimits(terms.context_tokens, terms.windows)
+    most = wanted.get("max_tokens")
+    budget = context.budget(job.provider, job.model, asked=wanted.get("context_tokens"), max_tokens=most)
+    if most is not None:
+        wanted["max_tokens"] = context.reply(job.provider, job.model, max_tokens=most, budget=budget)
     prompt = prompts.put_together(uow.session, chat, question, budget=budget, summed_up=terms.sums_up)
     if may_sum_up and prompt.outside:
         purpose, turns, options = Purpose.SUMMARY, prompt.outside.turns, {"max_tokens": prompt.outside.most_tokens}

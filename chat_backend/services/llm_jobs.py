@@ -12,7 +12,7 @@ from chat_backend.domain import limits
 from chat_backend.domain.enums import UNFINISHED_JOB, Action, AuditAction, JobStatus, MessageStatus, OnBusy, Role
 from chat_backend.domain.errors import Conflict, ErrorCode, InvalidInput
 from chat_backend.domain.model_reference import read_model_reference
-from chat_backend.domain.quota import Quota
+from chat_backend.domain.quota import Quota, Reservation
 from chat_backend.domain.trace import current_trace
 from chat_backend.domain.user import User
 from chat_backend.models import ChatSession, LlmJob, Message
@@ -58,7 +58,7 @@ def ask(
             return job
     _make_room(uow, chat, waiting, OnBusy(on_busy or chat.settings.get("on_busy", OnBusy.QUEUE)), user)
     chain, options = _chain(chat, provider, model, fallbacks), options or {}
-    reserved = _reserve(uow, chat, question, user, quota=quota, first=chain[0], options=options)
+    held = _reserve(uow, chat, question, user, quota=quota, first=chain[0], options=options, waiting=waiting)
     if question.seq < chat.last_seq:
         summaries.forget(uow.session, chat.id, from_seq=question.seq)
     job_id = new_id()
@@ -74,7 +74,7 @@ def ask(
         llm_provider=chain[0]["provider"],
         llm_model=chain[0]["model"],
     )
-    job = _queue(uow, job_id, question, reply, user=user, chain=chain, options=options, **reserved)
+    job = _queue(uow, job_id, question, reply, user=user, chain=chain, options=options, held=held)
     uow.tell(chat, Happening.message(Action.NEW_MESSAGE, reply, user_id=user.id))
     uow.tell(chat, Happening.job(job, user_id=user.id))
     uow.record(chat, action, user, message_id=question.id, job_id=job.id)
@@ -92,11 +92,13 @@ def _reserve(
     quota: Quota,
     first: dict[str, str],
     options: dict[str, Any],
-) -> dict[str, int]:
+    waiting: list[LlmJob],
+) -> Reservation | None:
     if not quota.is_set:
-        return {}
-    asked = first | {"max_tokens": options.get("max_tokens", chat.settings.get("max_tokens"))}
-    return quotas.reserve(uow.session, chat, question, user.id, quota=quota, asked=asked)
+        return None
+    wanted = chat.settings | options
+    asked = first | {name: wanted.get(name) for name in ("max_tokens", "context_tokens")}
+    return quotas.reserve(uow.session, chat, question, user.id, quota=quota, asked=asked, waiting=waiting)
 
 
 def _queue(
@@ -108,7 +110,7 @@ def _queue(
     user: User,
     chain: list[dict[str, str]],
     options: dict[str, Any],
-    **reserved: int,
+    held: Reservation | None,
 ) -> LlmJob:
     job = LlmJob(
         id=job_id,
@@ -123,14 +125,15 @@ def _queue(
         attempt=0,
         chain=chain,
         chain_position=0,
-        options=options,
+        options=options if held is None else {**options, **held.options},
         failures=0,
         abandonments=0,
         not_before=database_clock(),
         created_at=now(),
         attempts=[],
         trace_id=current_trace(),
-        **reserved,
+        reserved_prompt_tokens=None if held is None else held.prompt_tokens,
+        reserved_reply_tokens=None if held is None else held.reply_tokens,
     )
     uow.session.add(job)
     return job

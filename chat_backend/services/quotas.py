@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from chat_backend.domain import tokens
 from chat_backend.domain.enums import JobStatus, Outcome
 from chat_backend.domain.errors import ErrorCode, TooMany
-from chat_backend.domain.quota import Amount, Quota, Standing
+from chat_backend.domain.quota import Amount, Quota, Reservation, Standing
 from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message, QuotaDay
 from chat_backend.models.base import now
 from chat_backend.services import prompts
@@ -28,12 +28,20 @@ SOON_SECONDS = 10
 
 
 def reserve(
-    session: Session, chat: ChatSession, question: Message, user_id: str, *, quota: Quota, asked: Mapping[str, Any]
-) -> dict[str, int]:
+    session: Session,
+    chat: ChatSession,
+    question: Message,
+    user_id: str,
+    *,
+    quota: Quota,
+    asked: Mapping[str, Any],
+    waiting: Iterable[LlmJob] = (),
+) -> Reservation:
     """Return what a job for this question has to hold of its user's quota; the day is locked until the commit.
 
     Whoever has anything left may ask once more: what is used and reserved never exceeds a quota by more than one
-    reservation. `asked` names provider, model and max_tokens. Raises TooMany.
+    reservation. `asked` names provider, model, max_tokens and context_tokens; `waiting` are the session's jobs whose
+    replies will be in the prompt. Raises TooMany.
     """
     at = now()
     session.flush()  # what this transaction has settled holds nothing any more
@@ -41,8 +49,17 @@ def reserve(
     standing = _standing(session, user_id, at)
     _check("requests", quota.requests, standing.used.requests, standing.reserved.requests, at)
     _check("tokens", quota.tokens, standing.used.tokens, standing.reserved.tokens, at)
-    prompt = _prompt_tokens(session, chat, question, quota, asked) if quota.tokens else 0
-    return {"reserved_prompt_tokens": prompt, "reserved_reply_tokens": asked["max_tokens"] or quota.reply_tokens}
+    most = asked["max_tokens"] or quota.reply_tokens
+    if not quota.tokens:
+        return Reservation(0, most)
+    model = (asked["provider"], asked["model"])
+    budget = quota.context.budget(*model, asked=asked["context_tokens"], max_tokens=most)
+    reply = quota.context.reply(*model, max_tokens=most, budget=budget)
+    prompt = _prompt_tokens(session, chat, question, quota, budget)
+    growth = sum(job.reserved_reply_tokens or 0 for job in waiting)
+    # Settings may change before the job starts: it is held to what is reserved for it now.
+    held = {"max_tokens": reply, "context_tokens": budget}
+    return Reservation(max(prompt, min(prompt + growth, budget)), reply, held)
 
 
 def _check(what: str, limit: int, used: int, reserved: int, at: datetime) -> None:
@@ -59,10 +76,7 @@ def _check(what: str, limit: int, used: int, reserved: int, at: datetime) -> Non
     )
 
 
-def _prompt_tokens(
-    session: Session, chat: ChatSession, question: Message, quota: Quota, asked: Mapping[str, Any]
-) -> int:
-    budget = quota.context.budget(**asked, asked=chat.settings.get("context_tokens"))
+def _prompt_tokens(session: Session, chat: ChatSession, question: Message, quota: Quota, budget: int) -> int:
     prompt = prompts.put_together(session, chat, question, budget=budget, summed_up=quota.summed_up)
     if prompt.outside is None:
         return tokens.estimate_turns(prompt.turns)

@@ -55,3 +55,23 @@ def test_what_a_killed_worker_had_in_hand_is_settled_once(rationed: Deployment) 
         0,
     )
     assert found.used.tokens >= (counted or 0) > 0
+
+
+def test_long_replies_asked_for_at_once_exceed_the_tokens_of_a_day_by_no_more_than_one_reservation(
+    running: Deployment,
+) -> None:
+    running.start("web", QUOTA_TOKENS_PER_DAY="300", QUOTA_REPLY_TOKENS="50")
+    chat = running.chat("lee", web=1)
+    sessions = [chat.new_session(f"stub:tokens=500,tag=l{n}")["id"] for n in range(12)]
+
+    def ask(session_id: str) -> int:
+        return chat.http.post(f"/sessions/{session_id}/process-llm", json={"prompt": "Go", "stream": True}).status_code
+
+    with ThreadPoolExecutor(len(sessions)) as pool:
+        answers = list(pool.map(ask, sessions))
+    running.until_quiet()
+
+    assert 0 < answers.count(202) < len(sessions)
+    assert {call["parameters"]["max_tokens"] for call in running.calls()} == {50}
+    # A reservation here: 50, and the prompt, which the provider counts as 7.
+    assert 0 < standing(running, "lee").used.tokens <= 300 + 57

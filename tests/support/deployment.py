@@ -177,7 +177,8 @@ class Deployment:
             whole = expected_text(script.tag, script.tokens)
             if reply.status == MessageStatus.COMPLETE:
                 assert reply.content in said[job.model, question], f"job {job.id}: {reply.content!r}"
-                assert reply.content.endswith(whole), f"job {job.id}: {reply.content!r}"
+                limited = reply.message_metadata.get("finish_reason") == "length"
+                assert limited or reply.content.endswith(whole), f"job {job.id}: {reply.content!r}"
             else:
                 assert reply.status in (MessageStatus.CANCELLED, MessageStatus.FAILED)
                 assert whole.startswith(reply.content), f"job {job.id}: {reply.content!r}"

@@ -47,6 +47,12 @@ class Script:
     def tokens(self) -> int:
         return self.count("tokens", 10)
 
+    def within(self, max_tokens: int | None) -> Script:
+        """Return the script that ends where the request wants it to."""
+        if max_tokens is None or max_tokens >= self.tokens or "boundless" in self:
+            return self
+        return Script(self.words | {"tokens": str(max_tokens), "finish": "length"}, self.fallback_tag)
+
 
 def tag_of(last_user_message: str) -> str:
     """Name a prompt in a few letters, so that every token tells which prompt it answers."""

@@ -11,6 +11,7 @@ checksum of the last user message, or `tag=`. `expected_text(tag, tokens)` gives
 
  course      tokens=10  delay=0 (seconds between tokens)  first=0 (before the first)  burst=1 (tokens a write)
              tag=..  reasoning=N (thoughts first)  think=0 (before each)  finish=stop
+             boundless (writes on past the request's max_tokens; else it ends there, with finish=length)
              times=N (faults only the first N times this model and message are asked, then all goes well)
  refusal     fail=STATUS  retry_after=SECONDS | date:SECONDS
              error_code=.. (in the object; `string`, `none`, `text`: the status, as LiteLLM says it)
@@ -99,6 +100,7 @@ async def _complete(request: web.Request) -> web.StreamResponse:
     if ledger.times_asked(entry) > script.count("times", 1_000_000):
         harmless = {word: value for word, value in script.words.items() if word not in FAULTS}
         script = Script(harmless, script.fallback_tag)
+    script = script.within(entry.parameters.get("max_tokens"))
     try:
         return await Answer(request, entry, script).give()
     except asyncio.CancelledError:

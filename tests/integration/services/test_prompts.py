@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from chat_backend.services import attempts, llm_jobs
 from tests.integration.services.conftest import ALICE, World, measured
 
@@ -83,3 +85,12 @@ def test_options_of_the_session_reach_the_provider_and_those_of_the_request_come
     request = world.must_claim(job.id).request
 
     assert request.options == {"temperature": 0.5, "max_tokens": 10}
+
+
+def test_a_reply_asked_for_beyond_the_models_window_is_limited_to_what_the_prompt_leaves(world: World) -> None:
+    world.terms = replace(world.terms, windows={"LOCAL:m": 1024})
+    session_id = world.new_session(max_tokens=1_000_000)
+
+    request = world.must_claim(world.ask(session_id, "Hello").id).request
+
+    assert request.options == {"max_tokens": 512}

@@ -100,6 +100,44 @@ def test_a_reservation_is_as_large_as_the_reply_may_become(world: World) -> None
     assert reserved == Amount(1, 30 + 6)
 
 
+def test_a_reply_that_names_no_limit_is_given_the_one_that_is_reserved(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello", quota=THOUSAND_TOKENS)
+
+    claim = world.must_claim(job.id)
+
+    assert claim.request.options == {"max_tokens": 100}
+
+
+def test_a_quota_of_requests_alone_limits_no_reply(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello", quota=TWO_A_DAY)
+
+    claim = world.must_claim(job.id)
+
+    assert claim.request.options == {}
+
+
+def test_who_changes_the_settings_after_asking_gets_what_was_reserved(world: World) -> None:
+    session_id = world.new_session(max_tokens=30, context_tokens=256)
+    world.answer(session_id, "long " * 300, "An answer.")
+    job = world.ask(session_id, "Hello", quota=THOUSAND_TOKENS)
+    with world.backend.unit_of_work() as uow:
+        chat_sessions.change(uow, session_id, ALICE, settings={"max_tokens": 100_000, "context_tokens": 100_000})
+
+    claim = world.must_claim(job.id)
+
+    assert claim.request.options == {"max_tokens": 30}
+    assert [turn.content for turn in claim.request.turns] == ["Hello"]
+
+
+def test_the_replies_that_a_prompt_waits_for_are_reserved_too(world: World) -> None:
+    session_id = world.new_session()
+    first = world.ask(session_id, "Hello", quota=THOUSAND_TOKENS)
+
+    second = world.ask(session_id, "And then?", quota=THOUSAND_TOKENS)
+
+    assert (first.reserved_prompt_tokens, second.reserved_prompt_tokens) == (6, 6 + 7 + 100)
+
+
 def test_tokens_that_are_used_up_refuse_the_next(world: World) -> None:
     succeed(world, world.ask(world.new_session(), "Hello", quota=THOUSAND_TOKENS), prompt=1, completion=999)
 
@@ -245,7 +283,7 @@ def test_an_interruption_gives_back_before_it_reserves(world: World) -> None:
     job = world.ask(session_id, "Two", quota=Quota(requests=1), on_busy="interrupt")
 
     assert job.holds_reservation
-    assert standing(world) == Standing(Amount(), Amount(1, 1000))
+    assert standing(world) == Standing(Amount(), Amount(1, 4096))
 
 
 def test_a_refused_interruption_interrupts_nothing(world: World) -> None:

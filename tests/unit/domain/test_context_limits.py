@@ -28,3 +28,18 @@ def test_a_prompt_is_no_longer_than_wanted_and_than_the_model_can_take(
 
 def test_a_limit_is_one_models_at_one_provider() -> None:
     assert LIMITS.budget("OPENROUTER", "small") == 8192
+
+
+@pytest.mark.parametrize(
+    ("model", "max_tokens", "budget", "limit"),
+    [
+        ("any", 1_000_000, 8192, 1_000_000),
+        ("small", 500, 3072, 500),
+        ("small", 1_000_000, 2048, 2048),
+        ("small", 2048, 3072, 1024),
+    ],
+)
+def test_a_reply_is_no_longer_than_what_a_prompt_leaves_of_a_known_window(
+    model: str, max_tokens: int, budget: int, limit: int
+) -> None:
+    assert LIMITS.reply("LOCAL", model, max_tokens=max_tokens, budget=budget) == limit
