@@ -201,7 +201,7 @@ class Runtime:
         else:
             attempts.succeed(uow, claim, ending.measured, titled=self.settings.session_titles)
             if self.settings.session_titles == Titles.MODEL:
-                return model_titles.begin(uow, claim, worker=self.id)
+                return model_titles.begin(uow, claim, worker=self.id, context=self.settings.context)
         return None
 
     def _store_title(self, uow: UnitOfWork, claim: Claim, ending: Ending) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from chat_backend.domain import thoughts
 from chat_backend.domain.prompt import Turn
 from chat_backend.domain.tokens import BYTES_PER_TOKEN
 
@@ -53,4 +54,4 @@ def _cut(text: str, size: int) -> str:
 
 def bounded(text: str, most_tokens: int) -> str:
     """Return a summary no longer than it may be, whatever the model wrote."""
-    return _cut(text.strip(), most_tokens * BYTES_PER_TOKEN)
+    return _cut(thoughts.without(text), most_tokens * BYTES_PER_TOKEN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from chat_backend.domain import thoughts
 from chat_backend.domain.prompt import Turn
 
 TITLE_LENGTH = 60
@@ -34,7 +35,7 @@ def from_words(text: str) -> str | None:
 
 def from_model(text: str) -> str | None:
     """Return what a model gave as a title, without what models put around one; None where nothing is left."""
-    first = next((line for line in text.splitlines() if line.strip(_ORNAMENT)), "")
+    first = next((line for line in thoughts.without(text).splitlines() if line.strip(_ORNAMENT)), "")
     return _shortened(_one_line(_LABEL.sub("", first.strip(_ORNAMENT))).strip(_ORNAMENT)) or None
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import and_, bindparam, select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
-from chat_backend.domain import summary, tokens
+from chat_backend.domain import summary, thoughts, tokens
 from chat_backend.domain.enums import Action, JobStatus, MessageStatus, Outcome, Purpose, Titles
 from chat_backend.domain.errors import ErrorCode, LeaseLost, ProviderError, ReplyTooLong
 from chat_backend.domain.prompt import OPTIONS, ContextLimits, PromptRequest
@@ -249,8 +249,13 @@ def _next_call(uow: UnitOfWork, owned: Owned, terms: Terms, *, may_sum_up: bool)
     if most is not None:
         wanted["max_tokens"] = context.reply(job.provider, job.model, max_tokens=most, budget=budget)
     prompt = prompts.put_together(uow.session, chat, question, budget=budget, summed_up=terms.sums_up)
-    if may_sum_up and prompt.outside:
-        purpose, turns, options = Purpose.SUMMARY, prompt.outside.turns, {"max_tokens": prompt.outside.most_tokens}
+    if may_sum_up and prompt.outside and not summaries.left_alone(uow.session, job):
+        purpose, turns = Purpose.SUMMARY, prompt.outside.turns
+        size = prompt.outside.most_tokens  # its prompt is smaller by so much
+        options = thoughts.options(size, wanted)
+        options["max_tokens"] = context.reply(
+            job.provider, job.model, max_tokens=options["max_tokens"], budget=budget - size
+        )
     else:
         purpose, turns = Purpose.REPLY, prompt.turns
         options = {name: wanted[name] for name in OPTIONS if wanted.get(name) is not None}
@@ -274,15 +279,17 @@ def go_on(
 ) -> Claim | None:
     """Store a summary, or that there is none, and begin the reply. None: a cancel was accepted before.
 
-    A summary that failed fails nothing else: the reply is written without it. Raises LeaseLost.
+    A summary that failed, or says nothing, fails nothing else: the reply is written without it. Raises LeaseLost.
     """
     owned = _hold(uow, claim)
+    text = summary.bounded(measured.text, claim.outside.most_tokens) if claim.outside else ""
+    if error is None and not text:
+        error = ProviderError("The model summed up nothing.", http_status=measured.http_status)
     _close_attempt(owned, measured, Outcome.FAILED if error else Outcome.SUCCEEDED, error)
     if owned.job.cancel_requested_at is not None:
         owned.end(uow, JobStatus.CANCELLED)
         return None
     if error is None and claim.outside is not None:
-        text = summary.bounded(measured.text, claim.outside.most_tokens)
         covers = claim.outside.covers
         summaries.keep(uow.session, owned.chat, claim.job_id, text, covers=covers, as_of=claim.as_of)
     return _next_call(uow, owned, terms, may_sum_up=False)

@@ -12,10 +12,10 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from chat_backend.domain import titles
+from chat_backend.domain import thoughts, titles, tokens
 from chat_backend.domain.enums import JobStatus, Outcome, Purpose
 from chat_backend.domain.errors import ErrorCode, ProviderError
-from chat_backend.domain.prompt import PromptRequest
+from chat_backend.domain.prompt import ContextLimits, PromptRequest
 from chat_backend.domain.quota import Quota
 from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message
 from chat_backend.models.base import now
@@ -29,9 +29,10 @@ from chat_backend.unit_of_work import UnitOfWork
 # Longer than any such call can take.
 LOST_SECONDS = 180.0
 _AT_ONCE = 100
+UNLIMITED = ContextLimits()
 
 
-def begin(uow: UnitOfWork, reply: Claim, *, worker: str) -> Claim | None:
+def begin(uow: UnitOfWork, reply: Claim, *, worker: str, context: ContextLimits = UNLIMITED) -> Claim | None:
     """Open the call for the title of a chat session whose reply has just been stored.
 
     None: it has one, or is about to.
@@ -60,7 +61,10 @@ def begin(uow: UnitOfWork, reply: Claim, *, worker: str) -> Claim | None:
     session.flush()
     uow.tell(chat, Happening.job(job))
     turns = titles.task(question.content, answer.content)
-    request = PromptRequest(reply.request.model, turns, {"max_tokens": titles.TITLE_TOKENS}, name=name_of(job))
+    model, taken = reply.request.model, tokens.estimate_turns(turns)
+    options = thoughts.options(titles.TITLE_TOKENS, reply.request.options)
+    options["max_tokens"] = context.reply(reply.provider, model, max_tokens=options["max_tokens"], budget=taken)
+    request = PromptRequest(model, turns, options, name=name_of(job))
     ids = (job.id, chat.id, answer.id)
     return Claim(*ids, job.attempt, reply.provider, request, job.trace_id, purpose=Purpose.TITLE)
 

@@ -15,7 +15,7 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from chat_backend.domain import tokens
+from chat_backend.domain import thoughts, tokens
 from chat_backend.domain.enums import JobStatus, Outcome
 from chat_backend.domain.errors import ErrorCode, TooMany
 from chat_backend.domain.quota import Amount, Quota, Reservation, Standing
@@ -81,7 +81,8 @@ def _prompt_tokens(session: Session, chat: ChatSession, question: Message, quota
     if prompt.outside is None:
         return tokens.estimate_turns(prompt.turns)
     # The summary is a call of its own, and then part of the prompt.
-    return tokens.estimate_turns((*prompt.turns, *prompt.outside.turns)) + 2 * prompt.outside.most_tokens
+    both = tokens.estimate_turns((*prompt.turns, *prompt.outside.turns))
+    return both + 2 * prompt.outside.most_tokens + thoughts.ROOM_TOKENS
 
 
 def hold_days(session: Session, user_id: str, jobs: Iterable[LlmJob]) -> None:

@@ -7,9 +7,11 @@ from uuid import UUID
 from sqlalchemy import delete, exists, select
 from sqlalchemy.orm import Session
 
-from chat_backend.domain.enums import UNFINISHED_JOB, Action
-from chat_backend.models import ChatSession, ContextSummary, LlmJob, Message, SessionEvent
+from chat_backend.domain.enums import UNFINISHED_JOB, Action, Outcome, Purpose
+from chat_backend.models import ChatSession, ContextSummary, LlmAttempt, LlmJob, Message, SessionEvent
 from chat_backend.models.base import now
+
+LEFT_ALONE_TURNS = 10
 
 
 def newest(session: Session, session_id: UUID, *, before: int) -> ContextSummary | None:
@@ -18,9 +20,21 @@ def newest(session: Session, session_id: UUID, *, before: int) -> ContextSummary
     return session.scalar(query.order_by(ContextSummary.covered_seq.desc()).limit(1))
 
 
+def left_alone(session: Session, job: LlmJob) -> bool:
+    """Tell whether a summary came to nothing of late, in this job or within the session's last turns.
+
+    Whoever failed at it would most likely fail again, and everyone in the session would wait for it once more.
+    """
+    # A turn is two messages: the question and the reply, whose seq is its job's position.
+    near = LlmJob.position > job.position - 2 * LEFT_ALONE_TURNS
+    failed = (LlmAttempt.purpose == Purpose.SUMMARY) & (LlmAttempt.outcome == Outcome.FAILED)
+    query = select(LlmAttempt.number).join(LlmJob, LlmJob.id == LlmAttempt.job_id)
+    return session.scalar(query.where(LlmJob.session_id == job.session_id, near, failed).limit(1)) is not None
+
+
 def keep(session: Session, chat: ChatSession, job_id: UUID, content: str, *, covers: int, as_of: int) -> None:
     """Store a summary of everything up to a seq, unless some of that has changed since the offset it was begun at."""
-    if content and not _changed(session, chat.id, job_id, covers=covers, as_of=as_of):
+    if not _changed(session, chat.id, job_id, covers=covers, as_of=as_of):
         session.add(
             ContextSummary(session_id=chat.id, covered_seq=covers, content=content, job_id=job_id, created_at=now())
         )

@@ -10,6 +10,7 @@ from sqlalchemy import update
 
 from chat_backend.domain.enums import Outcome, Purpose, Titles
 from chat_backend.domain.errors import ProviderUnreachable
+from chat_backend.domain.prompt import ContextLimits
 from chat_backend.domain.quota import Amount, Quota
 from chat_backend.domain.usage import Usage
 from chat_backend.models import ChatSession, LlmAttempt, LlmJob
@@ -35,6 +36,17 @@ def opened(world: World, session_id: UUID, question: str = "How do I bake bread?
     claim = answered(world, world.ask(session_id, question))
     assert claim is not None
     return claim
+
+
+def test_a_title_asks_for_no_more_than_the_models_window_holds(world: World) -> None:
+    job = world.ask(world.new_session(), "x" * 800)
+    reply = world.must_claim(job.id)
+    with world.backend.unit_of_work() as uow:
+        attempts.succeed(uow, reply, measured("An answer."))
+        claim = model_titles.begin(uow, reply, worker="w", context=ContextLimits(windows={"LOCAL:m": 512}))
+
+    assert claim is not None
+    assert 200 < claim.request.options["max_tokens"] < 300
 
 
 def finish(world: World, claim: Claim, text: str = '"Baking bread"', **how: object) -> None:

@@ -16,6 +16,7 @@ from chat_backend.models import ContextSummary, Message
 from chat_backend.services import attempts, chat_sessions, llm_jobs, messages, quotas
 from chat_backend.services.attempts import Claim
 from chat_backend.services.invariants import examine
+from chat_backend.services.summaries import LEFT_ALONE_TURNS
 from tests.integration.services.conftest import ALICE, World, measured
 
 LONG = "word " * 60  # about 75 tokens
@@ -69,7 +70,7 @@ def test_what_falls_out_is_summed_up_before_the_reply(summing: World, session_id
     second = go_on(summing, first)
 
     (asked,) = said(first)
-    assert (first.purpose, first.number, first.request.options) == (Purpose.SUMMARY, 1, {"max_tokens": 64})
+    assert (first.purpose, first.number, first.request.options) == (Purpose.SUMMARY, 1, {"max_tokens": 1064})
     assert "user: Question 0" in asked
     assert "assistant: Answer 0" in asked
     assert (second.purpose, second.number) == (Purpose.REPLY, 2)
@@ -157,11 +158,47 @@ def test_a_summary_that_fails_fails_nothing_else(summing: World, session_id: UUI
     assert stored(summing) == []
 
 
-def test_an_empty_summary_is_none(summing: World, session_id: UUID) -> None:
-    reply = go_on(summing, summing.must_claim(summing.ask(session_id, "Now").id), " \n ")
+@pytest.mark.parametrize("text", [" \n ", "<think>They spoke, and"])
+def test_a_summary_that_says_nothing_is_a_failed_one(summing: World, session_id: UUID, text: str) -> None:
+    job = summing.ask(session_id, "Now")
+
+    reply = go_on(summing, summing.must_claim(job.id), text)
 
     assert said(reply)[0] == "Be brief."
     assert stored(summing) == []
+    assert summing.job(job.id).attempts[0].outcome == Outcome.FAILED
+
+
+def test_a_job_whose_summary_failed_does_without_in_every_later_attempt(summing: World, session_id: UUID) -> None:
+    job = summing.ask(session_id, "Now")
+    reply = go_on(summing, summing.must_claim(job.id), "", error=ProviderUnreachable("Nobody there."))
+    with summing.backend.unit_of_work() as uow:
+        attempts.stopped(uow, reply, measured("Half an ans"))
+
+    again = summing.must_claim(job.id)
+
+    assert (again.purpose, again.number) == (Purpose.REPLY, 3)
+
+
+def test_after_a_summary_that_failed_the_session_is_left_alone_for_some_turns(summing: World, session_id: UUID) -> None:
+    claim = summing.must_claim(summing.ask(session_id, "Now").id)
+    succeed(summing, go_on(summing, claim, "", error=ProviderUnreachable("Nobody there.")))
+
+    purposes = []
+    for number in range(LEFT_ALONE_TURNS):
+        claim = summing.must_claim(summing.ask(session_id, f"Next {number}").id)
+        purposes.append(claim.purpose)
+        succeed(summing, go_on(summing, claim) if claim.purpose == Purpose.SUMMARY else claim)
+
+    assert purposes == [Purpose.REPLY] * (LEFT_ALONE_TURNS - 1) + [Purpose.SUMMARY]
+
+
+def test_a_summary_asks_for_no_more_than_the_models_window_holds(summing: World, session_id: UUID) -> None:
+    summing.terms = replace(summing.terms, windows={"LOCAL:m": 400})
+
+    claim = summing.must_claim(summing.ask(session_id, "Now").id)
+
+    assert (claim.purpose, claim.request.options) == (Purpose.SUMMARY, {"max_tokens": 400 - 256 + 64})
 
 
 def test_a_summary_is_never_longer_than_it_may_be(summing: World, session_id: UUID) -> None:
