@@ -74,6 +74,8 @@ class LlmJob(Base):
     lease_until: Mapped[float | None]
     cancel_requested_at: Mapped[float | None]
     retry_at: Mapped[float | None]
+    # Since when its model is left alone for everyone's sake, and no other is named; null: it is not.
+    passed_over_at: Mapped[float | None]
     # What of its user's quota it holds, from the moment it is queued until it ends; null: nothing, or not any more.
     reserved_prompt_tokens: Mapped[int | None]
     reserved_reply_tokens: Mapped[int | None]

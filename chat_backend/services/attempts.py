@@ -128,7 +128,8 @@ def pass_over(
 ) -> float | None:
     """Leave alone a model whose circuit is open: turn to the next of the chain, else wait, else give up.
 
-    No attempt is made, so none is counted. Returns the seconds until the next look, or None.
+    No attempt is made, so none is counted. Patience begins when a job is first left waiting for the circuit, however
+    long it had waited for its turn. Returns the seconds until the next look, or None.
     """
     owned = _due(uow, job_id, terms)
     if owned is None:
@@ -137,12 +138,13 @@ def pass_over(
     if job.chain_position + 1 < len(job.chain):
         job.chain_position += 1
         job.failures = 0
-    elif now() - job.created_at > timedelta(seconds=patience_seconds):
+    elif job.passed_over_at is not None and owned.clock - job.passed_over_at > patience_seconds:
         error = "The model has been failing for everyone; it is left alone for a while."
         owned.end(uow, JobStatus.FAILED, code=ErrorCode.CIRCUIT_OPEN, error=error)
         return None
     else:
         wait = wait_seconds
+        job.passed_over_at = job.passed_over_at or owned.clock
     _back_to_queue(owned, delay=wait)
     job.retry_at = job.not_before
     uow.session.flush()
@@ -212,7 +214,7 @@ def _begin(uow: UnitOfWork, owned: Owned, terms: Terms, purpose: Purpose) -> Non
     job.lease_owner = terms.worker
     job.lease_until = owned.clock + terms.lease_seconds
     job.started_at = job.started_at or now()
-    job.retry_at = None
+    job.retry_at = job.passed_over_at = None
     attempt = LlmAttempt(
         job_id=job.id,
         number=job.attempt,

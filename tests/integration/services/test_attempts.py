@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from sqlalchemy import update
 
@@ -10,6 +12,7 @@ from chat_backend.domain.errors import ErrorCode, LeaseLost, ProviderRefused, Re
 from chat_backend.domain.retry import RetryPolicy
 from chat_backend.domain.usage import Usage
 from chat_backend.models import LlmJob
+from chat_backend.models.base import now
 from chat_backend.services import attempts, leases, llm_jobs
 from chat_backend.services.attempts import Claim
 from tests.integration.services.conftest import ALICE, World, measured
@@ -242,3 +245,61 @@ def test_offsets_have_no_gap_whatever_happens(world: World) -> None:
     offsets = world.out.offsets
 
     assert offsets == list(range(1, len(offsets) + 1))
+
+
+def pass_over(world: World, job: LlmJob) -> float | None:
+    with world.backend.unit_of_work() as uow:
+        return attempts.pass_over(uow, job.id, world.terms, wait_seconds=0.0, patience_seconds=60)
+
+
+def grow_older(world: World, seconds: float) -> None:
+    """Let jobs, and what they have waited for an open circuit, be older."""
+    with world.backend.unit_of_work() as uow:
+        older = {"created_at": now() - timedelta(seconds=seconds)}
+        uow.session.execute(update(LlmJob).values(passed_over_at=LlmJob.passed_over_at - seconds, **older))
+
+
+def test_an_open_circuit_is_passed_over_for_the_next_of_the_chain(world: World) -> None:
+    job = world.ask(world.new_session(fallbacks=["OPENAI:other"]), "Hello")
+
+    wait = pass_over(world, job)
+
+    passed, claim = world.job(job.id), world.must_claim(job.id)
+    assert (wait, passed.status, passed.attempt) == (0.0, JobStatus.QUEUED, 0)
+    assert (claim.provider, claim.request.model, claim.number) == ("OPENAI", "other", 1)
+    assert (world.reply(job).llm_provider, world.reply(job).llm_model) == ("OPENAI", "other")
+
+
+def test_a_job_waits_for_the_only_model_it_has_and_then_gives_up(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello")
+
+    waits = [pass_over(world, job)]
+    grow_older(world, 50)
+    waits.append(pass_over(world, job))
+    grow_older(world, 20)
+    waits.append(pass_over(world, job))
+
+    ended = world.job(job.id)
+    assert waits == [0.0, 0.0, None]
+    assert (ended.status, ended.error_code, ended.attempts) == (JobStatus.FAILED, ErrorCode.CIRCUIT_OPEN, [])
+    assert world.reply(job).status == MessageStatus.FAILED
+
+
+def test_a_job_that_had_waited_long_for_its_turn_waits_for_the_circuit_all_the_same(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello")
+    grow_older(world, 1000)
+
+    wait = pass_over(world, job)
+
+    assert (wait, world.job(job.id).status) == (0.0, JobStatus.QUEUED)
+
+
+def test_after_an_attempt_patience_begins_anew(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello")
+    pass_over(world, job)
+    grow_older(world, 1000)
+    fail(world, world.must_claim(job.id), StreamBroken("broke"))
+
+    wait = pass_over(world, job)
+
+    assert (wait, world.job(job.id).status) == (0.0, JobStatus.QUEUED)
