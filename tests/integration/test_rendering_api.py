@@ -154,6 +154,10 @@ def test_the_edition_is_the_same_wherever_and_whenever_the_files_were_put(tmp_pa
     assert edition(tmp_path) == edition()
 
 
+def test_all_of_the_page_weighs_less_than_200_kilobytes() -> None:
+    assert sum(path.stat().st_size for path in CLIENT.rglob("*.*")) < 200_000
+
+
 def test_nothing_but_the_pages_files_is_served(sqlite_app: Flask) -> None:
     client = sqlite_app.test_client()
 

@@ -69,9 +69,9 @@ function subjectOf(token) {
 /** An answer that is no success; `status` 0 means that there was none. */
 export class ApiError extends Error {
   constructor(status, body, retryAfterSeconds = null) {
-    super(body?.details?.message ?? "The server can't be reached.");
+    super(body?.details?.message ?? (status ? `The server answered with ${status}.` : "The server can't be reached."));
     this.status = status;
-    this.code = body?.error_code ?? "UNREACHABLE";
+    this.code = body?.error_code ?? (status ? null : "UNREACHABLE");
     this.body = body;
     this.retryAfterSeconds = retryAfterSeconds;
   }

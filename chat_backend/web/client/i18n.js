@@ -39,7 +39,7 @@ export function t(name, values = {}) {
 
 /** Return why something did not work, of what the server has answered: by its code, else in its own words. */
 export function reasonOf(error) {
-  return sentence(error?.code ?? error?.error_code, error?.body?.details?.message ?? error?.details?.message);
+  return sentence(error?.code ?? error?.error_code, error?.details?.message ?? error?.message);
 }
 
 /** Return a sentence for one of the server's error codes, else its own words. */

@@ -1,0 +1,439 @@
+"""The page where something is in the way: a server that refuses or is slow, a small window, no mouse, no clipboard."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from playwright.sync_api import Route, WebSocketRoute, expect
+
+from chat_backend.domain.errors import ErrorCode
+from chat_backend.web.markdown import Patience, render
+from tests.e2e.page.conftest import OpenWindow
+from tests.support.browser import Window
+from tests.support.provider_stub import expected_text
+from tests.support.stack import Stack
+from tests.support.waiting import wait_until
+
+QUICK = "stub:tokens=5,tag=q"
+LONG = "stub:tokens=5000,delay=0.005,tag=t"
+SESSIONS = re.compile(r"/api/v1/chat/sessions(\?|$)")
+SOCKETS = re.compile("/websocket")
+
+
+def new_user() -> str:
+    return f"user {uuid4().hex[:6]}"
+
+
+def refusal(status: int, code: str, message: str = "In the server's words.", **more: Any) -> Callable[[Route], None]:
+    """Answer a request in the server's stead."""
+    body = {"error": code, "error_code": code, "details": {"field": None, "message": message}, **more}
+    return lambda route: route.fulfill(status=status, json=body)
+
+
+def hold(window: Window, pattern: re.Pattern[str] | str) -> Callable[[], Route]:
+    """Let requests wait; returns what waits for the first of them and gives it."""
+    held: list[Route] = []
+
+    def keep(route: Route) -> None:
+        held.append(route)
+
+    window.page.route(pattern, keep)
+    # Playwright hears of requests while it is asked for something.
+    return lambda: wait_until(lambda: window.run("1") and held, why="it is asked for")[0]
+
+
+# Reading and writing
+
+
+def test_whoever_scrolls_up_stays_there_while_the_answer_goes_on(new_window: OpenWindow) -> None:
+    window = new_window().open(user=new_user())
+    window.begin("Hello", model=LONG)
+    place = (
+        "() => { const { scrollTop, scrollHeight, clientHeight } = document.querySelector('.log');"
+        " return [scrollTop, scrollHeight - scrollTop - clientHeight]; }"
+    )
+    wait_until(lambda: window.run(place)[0] > 100, why="the end is kept in view")
+
+    window.page.locator(".log").hover()
+    window.page.mouse.wheel(0, -40)
+    expect(window.page.get_by_role("button", name="Newest messages")).to_be_visible()
+    top, length = window.run(place)[0], len(window.text_of())
+    wait_until(lambda: len(window.text_of()) > length + 500, why="the text goes on")
+    assert window.run(place)[0] == top
+
+    window.page.get_by_role("button", name="Newest messages").click()
+    length = len(window.text_of())
+    wait_until(lambda: len(window.text_of()) > length + 500, why="the text goes on")
+    wait_until(lambda: window.run(place)[1] <= 1, why="the end is in view again")
+    window.page.get_by_role("button", name="Stop").first.click()
+
+
+def test_a_suggestion_clicked_twice_begins_one_chat_and_leaves_the_draft(new_window: OpenWindow, stack: Stack) -> None:
+    user = new_user()
+    window = new_window().open(user=user)
+    window.page.get_by_label("Model", exact=True).fill(QUICK)
+    window.field.fill("Written before")
+
+    window.page.get_by_role("button", name="help", exact=True).dblclick()
+    window.wait_for_text(expected_text("q", 5))
+
+    sessions = stack.chat(user).request("GET", "/sessions")["sessions"]
+    assert [session["message_count"] for session in sessions] == [2]
+    window.page.get_by_role("button", name="New chat").click()
+    expect(window.field).to_have_value("Written before")
+
+
+def test_a_chat_that_could_not_be_made_leaves_what_was_written(new_window: OpenWindow) -> None:
+    window = new_window().open(user=new_user())
+    window.refuses = "409"
+    text = "a" * 59 + "😀😀😀"
+    window.page.get_by_label("Model", exact=True).fill(QUICK)
+    window.page.route(
+        SESSIONS,
+        lambda route: refusal(409, "TOO_MANY_SESSIONS")(route) if route.request.method == "POST" else route.continue_(),
+    )
+
+    window.say(text)
+    expect(window.page.locator(".notice")).to_have_text("You own as many chats as one user may. Delete some first.")
+    expect(window.field).to_have_value(text)
+    window.page.unroute(SESSIONS)
+    window.field.press("Enter")
+
+    window.wait_for_text(expected_text("q", 5))
+    # A title is cut between characters, never within one.
+    expect(window.page.get_by_role("heading", level=1)).to_have_text("a" * 59 + "😀 …")
+
+
+def test_a_message_that_was_refused_says_why_and_can_be_sent_after_all(new_window: OpenWindow) -> None:
+    window = new_window().open(user=new_user())
+    window.begin("First", model=QUICK)
+    window.wait_for_text(expected_text("q", 5))
+    is_refusing = True
+
+    def between(socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+
+        def said(frame: str | bytes) -> None:
+            command = json.loads(frame)
+            if not is_refusing or command["type"] != "send_message":
+                return server.send(frame)
+            details = {"field": None, "message": "In the server's words."}
+            refused = {"type": "error", "error_code": "QUEUE_FULL", "details": details}
+            return socket.send(json.dumps(refused | {"request_id": command["request_id"]}))
+
+        socket.on_message(said)
+
+    window.page.route_web_socket(SOCKETS, between)
+    window.page.reload()
+    window.wait_for_state("live")
+    window.say("Second")
+    refused = window.page.locator("article[data-status=refused]")
+    expect(refused.locator(".note")).to_contain_text("Not sent: Too many questions wait here already.")
+    window.page.reload()
+    expect(refused).to_contain_text("Second")
+    is_refusing = False
+    window.wait_for_state("live")
+    refused.get_by_role("button", name="Try again").click()
+
+    window.wait_for_text(expected_text("q", 5), 1)
+    expect(window.page.locator("article")).to_have_count(4)
+    window.page.reload()
+    expect(window.page.locator("article")).to_have_count(4)
+
+
+def test_code_is_copied_where_there_is_no_clipboard_for_pages(new_window: OpenWindow) -> None:
+    window = new_window()
+    window.page.add_init_script("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    html = render("```python\nx = 1\n```", Patience(5))
+    window.page.route(
+        re.compile(r"/messages/[^/]*\?render=html"),
+        lambda route: route.fulfill(json=route.fetch().json() | {"content_html": html}),
+    )
+    window.open(user=new_user()).begin("Hello", model=QUICK)
+
+    window.page.get_by_role("button", name="Copy code").click()
+
+    expect(window.page.locator(".heard-only")).to_have_text("Copied")
+    window.field.press("Control+V")
+    expect(window.field).to_have_value("x = 1\n")
+
+
+# When the server refuses, is slow, or is away
+
+
+def test_a_name_that_the_server_refuses_is_forgotten_and_another_asked_for(new_window: OpenWindow) -> None:
+    window = new_window()
+    window.refuses = "401"
+    window.open(user="../somebody")
+
+    dialog = window.page.get_by_role("dialog")
+    expect(dialog).to_contain_text("The server does not take this name:")
+    dialog.get_by_label("User name").fill("Ann")
+    dialog.get_by_role("button", name="Use this name").click()
+
+    expect(window.page.get_by_role("button", name="Ann")).to_be_visible()
+    expect(window.page.get_by_text("No chats yet.")).to_be_visible()
+    expect(dialog).not_to_be_visible()
+
+
+def test_the_list_tells_loading_from_failing_from_being_empty(new_window: OpenWindow) -> None:
+    window = new_window()
+    window.refuses = "500"
+    first = hold(window, SESSIONS)
+    window.open(user=new_user())
+    note = window.page.locator("nav .empty")
+
+    expect(note).to_have_text("Loading …")
+    refusal(500, "INTERNAL_ERROR")(first())
+    expect(note).to_have_text("The chats could not be fetched: Something went wrong in the server.")
+    window.page.unroute(SESSIONS)
+    window.page.locator("nav").get_by_role("button", name="Try again").click()
+
+    expect(note).to_contain_text("No chats yet.")
+
+
+def test_a_chat_says_that_it_loads_and_a_page_that_can_not_begin_says_why(new_window: OpenWindow, stack: Stack) -> None:
+    user = new_user()
+    session = stack.chat(user).new_session(QUICK, title="Mine")["id"]
+    window = new_window()
+    window.refuses = "500"
+    window.page.route("**/client-config", refusal(500, "INTERNAL_ERROR"))
+    first = hold(window, f"**/sessions/{session}")
+
+    window.open(user=user, session=session)
+    expect(window.page.get_by_role("main").get_by_role("alert")).to_have_text(
+        "This page could not begin: Something went wrong in the server."
+    )
+    window.page.unroute("**/client-config")
+    window.page.get_by_role("button", name="Try again").click()
+    expect(window.page.locator("main")).to_have_text("Loading …")
+    first().continue_()
+
+    expect(window.page.get_by_role("heading", name="Mine")).to_be_visible()
+    expect(window.page).to_have_title("Mine – Chat")
+
+
+def test_what_is_said_is_seen_over_a_dialog_which_closes_by_a_click_beside_it_only(
+    new_window: OpenWindow, stack: Stack
+) -> None:
+    user = new_user()
+    session = stack.chat(user).new_session(QUICK, title="Mine", settings={"temperature": 1})["id"]
+    window = new_window().open(user=user, session=session)
+    window.refuses = "409"
+    path = f"**/sessions/{session}"
+    window.page.get_by_role("button", name="Chat settings", exact=True).click()
+    dialog = window.page.get_by_role("dialog")
+    dialog.get_by_label("Title").fill("Ours")
+    window.page.route(
+        path, lambda route: refusal(409, "MADE_UP")(route) if route.request.method == "PUT" else route.continue_()
+    )
+
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.locator(".notice")).to_have_text("In the server's words.")
+    box = dialog.bounding_box()
+    assert box
+    window.page.mouse.click(box["x"] + 6, box["y"] + box["height"] / 2)
+    dialog.get_by_label("Title").hover()
+    window.page.mouse.down()
+    window.page.mouse.move(box["x"] - 20, box["y"] + 5)
+    window.page.mouse.up()
+    expect(dialog).to_be_visible()
+    window.page.unroute(path)
+    with window.page.expect_request(lambda request: request.method == "PUT") as asked:
+        dialog.get_by_role("button", name="Save").click()
+
+    assert asked.value.post_data_json == {"title": "Ours"}
+    expect(dialog).not_to_be_visible()
+    window.page.get_by_role("button", name="Chat settings", exact=True).click()
+    window.page.mouse.click(5, 5)
+    expect(dialog).not_to_be_visible()
+
+
+def test_the_status_shows_what_is_wrong_and_nothing_that_is_not_known(new_window: OpenWindow) -> None:
+    window = new_window().open(user=new_user())
+    window.expects_outage, window.refuses = True, "503"
+    window.page.clock.install()
+    window.page.get_by_role("link", name="Status").click()
+    cards = window.page.locator(".card")
+    for name in ("Database", "Redis", "Workers", "Queue", "Open connections", "LOCAL", "OPENROUTER", "OPENAI"):
+        expect(cards.filter(has_text=name).first).to_be_visible()
+    expect(window.page.locator("header").get_by_role("status")).to_have_text("healthy")
+
+    parts = {name: {"status": "unknown"} for name in ("redis", "jobs")} | {"database": {"status": "unhealthy"}}
+    workers = {"status": "unknown", "count": None, "running": None}
+    health = {"status": "unhealthy", "timestamp": "2026-01-01T00:00:00.000000Z", "active_connections": 0}
+    checks = {"checks": parts | {"workers": workers, "providers": {}}}
+    window.page.route("**/health", lambda route: route.fulfill(status=503, json=health | checks))
+    window.page.route("**/stats", refusal(503, "DATABASE_UNAVAILABLE"))
+    window.page.clock.fast_forward(6000)
+    expect(cards.filter(has_text="Database")).to_contain_text("unhealthy")
+    expect(window.page.get_by_text("My chats")).not_to_be_visible()
+
+    window.page.route("**/health", lambda route: route.abort("connectionrefused"))
+    window.page.clock.fast_forward(6000)
+    expect(window.page.get_by_text("The server can't be reached.")).to_be_visible()
+    expect(cards).to_have_count(0)
+
+
+# Other windows, other readers
+
+
+def test_everything_can_be_reached_and_heard_without_a_mouse(new_window: OpenWindow) -> None:
+    window = new_window().open(user=new_user())
+    window.begin("Hello", model=QUICK)
+    window.wait_for_text(expected_text("q", 5))
+    heard = window.page.locator(".heard-only")
+    expect(heard).to_have_text("The answer is complete.")
+    focused = "() => document.activeElement.getAttribute('aria-label') || document.activeElement.textContent.trim()"
+
+    window.page.keyboard.press("Control+k")
+    assert window.run(focused) == "Search chats"
+    reached = list[str]()
+    while "Send" not in reached and len(reached) < 40:
+        window.page.keyboard.press("Tab")
+        reached.append(window.run(focused))
+    in_order = [
+        "Active",
+        "Chat settings: Hello",
+        "Status",
+        "Chat settings",
+        "Messages",
+        "Copy",
+        "Another answer",
+        "Message",
+        "Send",
+    ]
+    assert [name for name in reached if name in in_order and name != "Copy"] == [
+        name for name in in_order if name != "Copy"
+    ]
+    assert any(name.startswith("Hello") for name in reached)
+
+    window.say("stub:tokens=400,delay=0.05")
+    expect(heard).to_have_text("An answer is being written.")
+    window.page.locator(".composer").get_by_role("button", name="Stop").focus()
+    window.page.keyboard.press("Enter")
+    expect(heard).to_have_text("The answer was stopped.")
+    expect(window.field).to_be_focused()
+
+
+def test_on_a_tablet_the_drawer_takes_the_keyboard_and_gives_it_back(new_window: OpenWindow) -> None:
+    window = new_window(viewport={"width": 820, "height": 1180}).open(user=new_user())
+    page = window.page
+    menu = page.get_by_role("button", name="Show chats")
+    expect(menu).to_have_attribute("aria-expanded", "false")
+
+    menu.click()
+    expect(page.get_by_role("button", name="Hide chats")).to_be_focused()
+    assert window.run("() => document.querySelector('main').inert")
+    expect(page.locator(".icon-button.menu[aria-expanded]")).to_have_attribute("aria-expanded", "true")
+    page.keyboard.press("Escape")
+
+    expect(menu).to_be_focused()
+    expect(menu).to_have_attribute("aria-expanded", "false")
+    expect(page.get_by_role("button", name="New chat")).not_to_be_visible()
+    assert window.run("() => document.documentElement.scrollWidth") == 820
+
+
+def test_on_a_phone_a_lost_connection_and_long_names_break_nothing(new_window: OpenWindow, stack: Stack) -> None:
+    user = "m" * 200
+    chat = stack.chat(user)
+    session = chat.new_session(QUICK, title="w" * 300)["id"]
+    chat.send(session, "x" * 400)
+    window = new_window(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    window.page.route_web_socket(SOCKETS, lambda socket: socket.close(code=1012))
+    window.page.add_init_script("Math.random = () => 1")
+    window.open(user=user, session=session)
+
+    again = window.page.get_by_role("button", name="Try now")
+    expect(again).to_be_in_viewport()
+    too_wide = (
+        "() => [...document.querySelectorAll('.bar, .bar *, main article *')]"
+        ".filter((element) => element.getBoundingClientRect().right > innerWidth).length"
+    )
+    wait_until(lambda: window.page.locator("article").count() == 1, why="the message is there")
+    wait_until(lambda: window.run(too_wide) == 0, why="nothing is wider than the window")
+    assert window.run("() => document.documentElement.scrollWidth") == 360
+
+
+@pytest.mark.parametrize(
+    ("options", "ground"), [({"color_scheme": "dark"}, "rgb(22, 24, 26)"), ({}, "rgb(251, 250, 247)")]
+)
+def test_the_page_is_dark_where_the_system_is(new_window: OpenWindow, options: dict[str, Any], ground: str) -> None:
+    window = new_window(**options).open(user=new_user())
+
+    expect(window.page.locator("body")).to_have_css("background-color", ground)
+
+
+def test_icons_are_seen_where_the_system_chooses_the_colours(new_window: OpenWindow) -> None:
+    window = new_window(forced_colors="active").open(user=new_user())
+
+    expect(window.page.get_by_role("button", name="New chat")).to_be_visible()
+    colours = window.run(
+        "() => ['.new-chat .icon', '.new-chat', '.brand > .icon', 'body']"
+        ".map((name) => getComputedStyle(document.querySelector(name)).backgroundColor)"
+    )
+    assert colours[0] != colours[1]
+    assert colours[2] != colours[3]
+
+
+def test_every_language_has_every_word_and_a_sentence_for_the_servers_codes(new_window: OpenWindow) -> None:
+    window = new_window().open(user=new_user())
+
+    words: list[dict[str, Any]] = window.run(
+        "() => Promise.all(['en', 'ru'].map((name) => import(`/client/languages/${name}.js`).then((it) => it.default)))"
+    )
+
+    english, russian = words
+    assert sorted(english) == sorted(russian)
+    placeholder = re.compile(r"\{\w+\}")
+    for name in english:
+        found = [set(placeholder.findall(json.dumps(language[name]))) for language in words]
+        assert found[0] == found[1], name
+    told = {name for name in english if name.isupper()}
+    assert told - {"UNREACHABLE"} <= set(ErrorCode)
+    assert {code for code in ErrorCode if code.startswith("PROVIDER_")} <= told
+
+
+def test_a_viewer_is_offered_nothing_that_only_writers_may(new_window: OpenWindow, stack: Stack) -> None:
+    owner, viewer = stack.chat(), new_user()
+    session = owner.new_session(QUICK)["id"]
+    admitted = {"user_id": viewer, "role": "viewer"}
+    owner.request("POST", f"/sessions/{session}/participants", json=admitted, status=201)
+    owner.wait_for_job(owner.ask(session, "Hello")["job_id"])
+    window = new_window().open(user=viewer, session=session)
+    again = window.reply().get_by_role("button", name="Another answer")
+
+    expect(window.reply().get_by_role("button", name="Copy")).to_be_visible()
+    expect(again).not_to_be_visible()
+    owner.request("POST", f"/sessions/{session}/participants", json=admitted | {"role": "member"}, status=200)
+
+    expect(again).to_be_visible()
+    expect(window.field).to_be_enabled()
+
+
+def test_who_is_here_is_shown_while_a_chat_is_open_and_asked_for_once(new_window: OpenWindow, stack: Stack) -> None:
+    ann, bob = new_user(), new_user()
+    owner = stack.chat(ann)
+    session = owner.new_session(QUICK)["id"]
+    owner.request("POST", f"/sessions/{session}/participants", json={"user_id": bob, "role": "member"}, status=201)
+    window: Window = new_window().open(user=ann, session=session)
+    window.wait_for_state("live")
+    window.page.locator(".faces").click()
+    expect(window.page.locator(".people li")).to_have_count(2)
+    asked = list[str]()
+    window.page.on("request", lambda request: asked.append(request.url))
+
+    with stack.chat(bob).watch(session) as viewer:
+        expect(window.page.locator(".people .here")).to_have_count(2)
+        viewer.say("typing_start")
+        expect(window.page.locator(".typists")).to_have_text(f"{bob} is typing …")
+    expect(window.page.locator(".people .here")).to_have_count(1)
+
+    assert not [url for url in asked if url.endswith("/participants")]
+    window.page.evaluate("location.hash = '#/'")
+    expect(window.page.get_by_role("dialog")).not_to_be_visible()
