@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from uuid import UUID
 
-from sqlalchemy import insert
+from sqlalchemy import Table, insert
 from sqlalchemy.orm import Session
 
 from chat_backend.domain.enums import AuditAction
@@ -25,7 +25,8 @@ from chat_backend.protocol.events import Happening, encode, framed
 log = logging.getLogger(__name__)
 
 # Made once: to put a statement together costs as much as to execute it.
-_NEW_EVENTS, _NEW_ENTRIES = insert(SessionEvent.__table__), insert(AuditEntry.__table__)
+_NEW_EVENTS = insert(cast(Table, SessionEvent.__table__))
+_NEW_ENTRIES = insert(cast(Table, AuditEntry.__table__))
 
 
 class Outbound(Protocol):
