@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from types import FrameType
 from typing import Any
@@ -15,6 +16,8 @@ from chat_backend.queue import transport
 from chat_backend.startup import settings_or_exit
 from workers.runtime import Runtime, start
 
+log = logging.getLogger(__name__)
+
 transport.install()
 app = Celery("workers", include=["workers.process_llm"])
 app.config_from_object("celeryconfig")
@@ -26,21 +29,32 @@ class Process:
     runtime: Runtime | None = None
 
 
-class OneTermination(bootsteps.StartStopStep):
-    """Let only the first SIGTERM reach Celery: its handler takes a lock, and a second amidst it hung for good."""
+class Termination(bootsteps.StartStopStep):
+    """However this worker is ended, it drains."""
 
     def start(self, parent: Any) -> None:
-        terminate = signal.getsignal(signal.SIGTERM)
-        assert callable(terminate)
+        """Let one of all SIGTERM and SIGINT reach Celery: its handler takes a lock, and a second in it hung for good."""
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            _once(signum)
 
-        def terminate_once(signum: int, frame: FrameType | None) -> None:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            terminate(signum, frame)
-
-        signal.signal(signal.SIGTERM, terminate_once)
+    def close(self, parent: Any) -> None:
+        """Drain before the pool waits for whole replies: a shutdown by remote control or an error is no signal."""
+        _drain()
 
 
-app.steps["worker"].add(OneTermination)
+def _once(signum: signal.Signals) -> None:
+    terminate = signal.getsignal(signum)
+    assert callable(terminate)
+
+    def terminate_once(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        terminate(signum, frame)
+
+    signal.signal(signum, terminate_once)
+
+
+app.steps["worker"].add(Termination)
 
 
 @setup_logging.connect
@@ -51,7 +65,12 @@ def _log(**_: Any) -> None:
 @worker_init.connect
 def _start(**_: Any) -> None:
     settings = settings_or_exit()
-    Process.runtime = start(settings, connect(settings))
+    try:
+        Process.runtime = start(settings, connect(settings))
+    except Exception:
+        # Celery would log it and go on: a worker that is ready, and takes every wake-up to do nothing.
+        log.exception("the worker could not start", extra={"action": "start"})
+        raise SystemExit(1) from None
 
 
 @worker_shutting_down.connect

@@ -11,5 +11,5 @@ from workers.app import Process, app
 @app.task(name=names.PROCESS_LLM)
 def process_llm(job_id: str) -> None:
     """Work at a job. Safe to deliver twice. Raises ValueError for what is no id."""
-    if Process.runtime is not None:
-        Process.runtime.process(UUID(job_id))
+    assert Process.runtime is not None, "the worker has not started"
+    Process.runtime.process(UUID(job_id))

@@ -62,8 +62,17 @@ CLOCK_GRAIN_SECONDS = 0.002
 class Runtime:
     """Everything a worker process holds."""
 
-    def __init__(self, settings: Settings, backend: Backend) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        backend: Backend,
+        *,
+        life_seconds: float = LIFE_SECONDS,
+        exit: Callable[[int], object] = os._exit,
+    ) -> None:
         self.settings = settings
+        self._life_seconds = life_seconds
+        self._exit = exit
         self.backend = backend
         self.id = f"{socket.gethostname()[:40]}:{os.getpid()}:{uuid4().hex[:8]}"
         self.runs = Runs()
@@ -110,11 +119,13 @@ class Runtime:
 
     def process(self, job_id: UUID) -> None:
         """Work at a job until it has ended or is not ours to work at. Safe to call twice for one job."""
-        if self._draining.is_set():
-            self.backend.out.wake([job_id])  # this wake-up was for another worker
-        while not self._draining.is_set():
+        while True:
             run = Run(job_id, self._loop)
             with self.runs.add(run) as mine:
+                # Not before it is among the runs: who drains hands over what it finds there, and nothing comes after.
+                if self._draining.is_set():
+                    self.backend.out.wake([job_id])  # this wake-up was for another worker
+                    return
                 delay = self._step(run) if mine else None
             # A long wait holds no thread, and a worker that drains gives up short ones too: the row has its
             # time, and any sweep wakes it.
@@ -253,17 +264,24 @@ class Runtime:
 
     def _drain_when_told(self) -> None:
         self._terminated.get()
+        deadline = time.monotonic() + self._life_seconds
+        try:
+            self._drain_until(deadline)
+        except Exception:
+            log.exception("draining failed", extra={"action": "drain"})
+        finally:
+            self._drained.set()  # whoever stops this worker waits for it
+        # What still holds the process then is stuck; its leases end, and others take over.
+        time.sleep(max(0.0, deadline - time.monotonic()) + LAST_STEPS_SECONDS)
+        self._exit(0)
+
+    def _drain_until(self, deadline: float) -> None:
         self._draining.set()
-        deadline = time.monotonic() + LIFE_SECONDS
         log.info("draining", extra={"action": "drain", "running": len(self.runs)})
         if not self.runs.wait_until_none(self.settings.drain_seconds):
             for run in self.runs.all():
                 run.request(Stop.HANDED_OVER)
         self.runs.wait_until_none(deadline - time.monotonic())
-        self._drained.set()
-        # What still holds the process then is stuck; its leases end, and others take over.
-        time.sleep(max(0.0, deadline - time.monotonic()) + LAST_STEPS_SECONDS)
-        os._exit(0)
 
     # The threads
 

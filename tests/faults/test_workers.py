@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from uuid import UUID, uuid4
 
@@ -103,6 +104,31 @@ def test_three_sigterms_are_as_good_as_one(running: Deployment) -> None:
     assert status == 0
     assert outcomes(running, job["job_id"]) == [Outcome.HANDED_OVER]
     assert running.job(job["job_id"]).status == JobStatus.QUEUED
+
+
+HOW_TO_END: dict[str, Callable[[Deployment], object]] = {
+    "interrupted": lambda running: [running.worker.send(signal.SIGINT) for _ in range(3)],
+    "shut down by remote control": lambda running: producer(running.settings).control.shutdown(),
+}
+
+
+@pytest.mark.parametrize("how", HOW_TO_END)
+def test_a_worker_drains_however_it_is_ended(running: Deployment, how: str) -> None:
+    chat = running.chat()
+    session = chat.new_session("stub:tokens=150,delay=0.03,tag=ended")
+    job = chat.ask(session["id"], "Go on.")
+    running.until_called("ended")
+
+    HOW_TO_END[how](running)
+    running.worker.wait()
+
+    assert outcomes(running, job["job_id"]) == [Outcome.HANDED_OVER]
+    assert running.job(job["job_id"]).status == JobStatus.QUEUED
+
+
+def test_a_worker_that_can_not_start_ends(running: Deployment) -> None:
+    with pytest.raises(AssertionError, match="ended with status 1"):
+        running.start("worker", DATABASE_URL="sqlite:////dev/null/chat.db")
 
 
 def test_a_worker_killed_while_it_drains_is_taken_over_from(running: Deployment) -> None:

@@ -1,0 +1,115 @@
+"""A worker process's runtime over a real database, without Celery."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+import pytest
+
+from chat_backend.bootstrap import Backend, connect
+from chat_backend.config import Settings
+from chat_backend.domain.enums import JobStatus
+from chat_backend.domain.user import User
+from chat_backend.models import LlmJob
+from chat_backend.services import chat_sessions, messages
+from tests.integration.services.conftest import Remembered
+from tests.support.waiting import wait_until
+from workers.running import Run, Runs
+from workers.runtime import Runtime
+
+
+@pytest.fixture
+def out() -> Remembered:
+    return Remembered()
+
+
+@pytest.fixture
+def backend(sqlite_url: str, out: Remembered) -> Iterator[Backend]:
+    settings = Settings.from_environment({"AUTH_MODE": "dev", "DATABASE_URL": sqlite_url, "DRAIN_SECONDS": "0"})
+    backend = connect(settings)
+    backend.out.close()
+    backend.out = out
+    yield backend
+    backend.close()
+
+
+@pytest.fixture
+def job_id(backend: Backend) -> UUID:
+    """A job that waits for a worker."""
+    with backend.unit_of_work() as uow:
+        fields = {"llm_provider": "LOCAL", "llm_model": "m", "title": None, "settings": {}}
+        chat = chat_sessions.make(uow, User("ann"), **fields)[0]
+    with backend.unit_of_work() as uow:
+        job = messages.send(uow, chat.id, User("ann"), content="Hello", process=True).job
+    assert job is not None
+    return job.id
+
+
+def _status(backend: Backend, job_id: UUID) -> JobStatus:
+    with backend.reading() as session:
+        job = session.get(LlmJob, job_id)
+        assert job is not None
+        return JobStatus(job.status)
+
+
+class _Drained(Runs):
+    """Runs of a worker that is told to drain just before one is added."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__()
+        self._runtime = runtime
+
+    @contextmanager
+    def add(self, run: Run) -> Iterator[bool]:
+        self._runtime.drain()
+        self._runtime._drain_until(deadline=0)
+        with super().add(run) as mine:
+            yield mine
+
+
+def test_a_job_that_comes_as_an_idle_worker_drains_is_left_to_another(
+    backend: Backend, job_id: UUID, out: Remembered
+) -> None:
+    runtime = Runtime(backend.settings, backend)
+    runtime.runs = _Drained(runtime)
+    out.woken.clear()
+
+    thread = threading.Thread(target=runtime.process, args=(job_id,), daemon=True)
+    thread.start()
+    wait_until(lambda: out.woken or _status(backend, job_id) != JobStatus.QUEUED)
+
+    assert _status(backend, job_id) == JobStatus.QUEUED
+    assert out.woken == [job_id]
+    thread.join(5)
+
+
+class _Broken(Runs):
+    def wait_until_none(self, seconds: float) -> bool:
+        raise RuntimeError("nobody has thought of this")
+
+
+def test_a_drain_that_fails_does_not_keep_the_process(backend: Backend) -> None:
+    left: list[int] = []
+    runtime = Runtime(backend.settings, backend, life_seconds=0.1, exit=left.append)
+    runtime.runs = _Broken()
+    runtime.start()
+
+    stopping = threading.Thread(target=runtime.stop, daemon=True)
+    stopping.start()
+    stopping.join(10)
+
+    assert not stopping.is_alive()
+    wait_until(lambda: left == [0], why="it ends all the same")
+
+
+def test_what_hangs_in_a_terminated_worker_does_not_keep_the_process(backend: Backend, job_id: UUID) -> None:
+    left: list[int] = []
+    runtime = Runtime(backend.settings, backend, life_seconds=0.1, exit=left.append)
+    runtime.start()
+
+    with runtime.runs.add(Run(job_id, runtime._loop)):  # and never comes out
+        runtime.drain()
+        wait_until(lambda: left == [0])
