@@ -15,6 +15,7 @@ from chat_backend.logs import set_up_logging
 from chat_backend.queue import transport
 from chat_backend.startup import settings_or_exit
 from workers.runtime import Runtime, start
+from workers.task_events import GatheredEvents
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class Termination(bootsteps.StartStopStep):
     """However this worker is ended, it drains."""
 
     def start(self, parent: Any) -> None:
-        """Let one of all SIGTERM and SIGINT reach Celery: its handler takes a lock, and a second in it hung for good."""
+        """Let one of all SIGTERM and SIGINT reach Celery: its handler takes a lock; a second in it hung for good."""
         for signum in (signal.SIGTERM, signal.SIGINT):
             _once(signum)
 
@@ -55,6 +56,7 @@ def _once(signum: signal.Signals) -> None:
 
 
 app.steps["worker"].add(Termination)
+app.steps["consumer"].add(GatheredEvents)
 
 
 @setup_logging.connect
