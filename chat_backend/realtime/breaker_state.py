@@ -58,6 +58,10 @@ class SharedCircuits:
         self._failed = redis.register_script(_FAILED)
         self._succeeded = redis.register_script(_SUCCEEDED)
 
+    def calm(self) -> bool:
+        """Tell whether no circuit is open, or half open."""
+        return not self._redis.exists(OPEN_CIRCUITS)
+
     def allow(self, circuit: str) -> bool:
         """Tell whether a call may be made; a half-open circuit lets one through each time it would be open."""
         return bool(self._allow(keys=_keys(circuit), args=[circuit, self._open_ms]))

@@ -157,3 +157,10 @@ def test_no_end_of_model_names_does_not_fill_the_memory(clock):
         circuits.failed(f"LOCAL:{number}")
 
     assert (circuits.allow("LOCAL:0"), circuits.allow(f"LOCAL:{MOST_CIRCUITS}")) == (True, False)
+
+
+def test_while_nothing_is_open_there_is_calm_and_the_first_open_circuit_ends_it_at_once(breaker):
+    before = breaker.calm()
+    fail(breaker, 3)
+
+    assert (before, breaker.calm()) == (True, False)
