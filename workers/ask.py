@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 
 from chat_backend.domain.enums import Purpose
@@ -37,10 +37,15 @@ async def ask(
     *,
     providers: Mapping[str, Provider],
     publisher: LivePublisher,
+    on_first: Callable[[], None] | None = None,
 ) -> Ending:
-    """Stream one reply, or what helps with it. Never raises: what went wrong is in the ending."""
+    """Stream one reply, or what helps with it. Never raises: what went wrong is in the ending.
+
+    `on_first` is called on the loop when the first text comes; it must not block.
+    """
     quiet = claim.purpose != Purpose.REPLY
-    live = run.live = LiveReply(claim.session_id, claim.message_id, claim.number, publisher, quiet=quiet)
+    ids = (claim.session_id, claim.message_id, claim.number)
+    live = run.live = LiveReply(*ids, publisher, quiet=quiet, on_first=on_first)
     began = time.monotonic()
     known = Completion()
     call = _stream(claim, live, providers, known)

@@ -13,6 +13,7 @@ from chat_backend.realtime.breaker_state import (
     CLOSED,
     HALF_OPEN,
     OPEN,
+    Leave,
     SharedCircuits,
     circuit_of,
     provider_of,
@@ -50,12 +51,12 @@ class LocalCircuits:
         self._clock = clock
         self._circuits: dict[str, _Circuit] = {}
 
-    def allow(self, circuit: str) -> bool:
+    def allow(self, circuit: str) -> Leave:
         now, found = self._clock(), self._circuits.get(circuit, _Circuit())
         if found.state(now) == HALF_OPEN and now >= found.probe_until:
             found.probe_until = now + self._open_seconds
-            return True
-        return found.state(now) == CLOSED
+            return Leave.PROBE
+        return Leave.GIVEN if found.state(now) == CLOSED else Leave.REFUSED
 
     def failed(self, circuit: str) -> None:
         now, found = self._clock(), self._find(circuit)
@@ -98,6 +99,8 @@ class Breaker:
         self._clock = clock
         self._lock = Lock()
         self._ask_redis_at = self._calm_until = float("-inf")
+        # Whose probes this process has sent and not yet heard of.
+        self._probing: set[str] = set()
 
     def calm(self) -> bool:
         """Tell whether no circuit was open anywhere a moment ago: then no model has to be asked about."""
@@ -111,12 +114,23 @@ class Breaker:
     def allow(self, provider: str, model: str) -> bool:
         """Tell whether the model may be asked now."""
         circuit = circuit_of(provider, model)
-        return self._together(lambda: self._shared.allow(circuit), lambda: self._local.allow(circuit))
+        leave = self._together(lambda: self._shared.allow(circuit), lambda: self._local.allow(circuit))
+        if leave is Leave.PROBE:
+            with self._lock:
+                if len(self._probing) >= MOST_CIRCUITS:
+                    self._probing.pop()
+                self._probing.add(circuit)
+        return leave is not Leave.REFUSED
+
+    def awaits(self, provider: str, model: str) -> bool:
+        """Tell whether the first word of an answer is news worth telling: everyone else waits for it. Never blocks."""
+        return circuit_of(provider, model) in self._probing
 
     def succeeded(self, provider: str, model: str) -> None:
         """Take note that the model answered."""
         circuit = circuit_of(provider, model)
         with self._lock:
+            self._probing.discard(circuit)
             self._local.succeeded(circuit)
         self._together(lambda: self._shared.succeeded(circuit), lambda: None)
 
@@ -124,6 +138,7 @@ class Breaker:
         """Take note of a retryable failure."""
         circuit = circuit_of(provider, model)
         with self._lock:
+            self._probing.discard(circuit)
             self._local.failed(circuit)
         self._calm_until = float("-inf")
         self._together(lambda: self._shared.failed(circuit), lambda: None)

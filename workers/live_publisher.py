@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -45,6 +46,8 @@ class LiveReply:
     publisher: LivePublisher
     # Not shown to anyone, and not stored as the reply's text: a summary, a title.
     quiet: bool = False
+    # Called on the loop at the first piece.
+    on_first: Callable[[], None] | None = None
     first_at: float | None = None
     length: int = 0
     unsaved: bool = False
@@ -63,7 +66,8 @@ class LiveReply:
         room = limits.REPLY_CHARACTERS - self.length
         kept = piece[:room]
         if kept:
-            self.first_at = self.first_at or time.monotonic()
+            if self.first_at is None:
+                self._begin()
             self._parts.append(kept)
             self.length += len(kept)
             if not self.quiet:
@@ -72,6 +76,11 @@ class LiveReply:
                 self.publisher.wanted(self)
         if len(piece) > room:
             raise ReplyTooLong(f"The reply is longer than {limits.REPLY_CHARACTERS} characters.")
+
+    def _begin(self) -> None:
+        self.first_at = time.monotonic()
+        if self.on_first is not None:
+            self.on_first()
 
     def text(self) -> str:
         """Return the whole text so far."""

@@ -16,6 +16,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from uuid import UUID, uuid4
 
@@ -176,18 +178,24 @@ class Runtime:
         with traced(claim.trace_id):
             ending = asyncio.run_coroutine_threadsafe(self._ask(run, claim), self._loop).result()
             log.info("an attempt ended", extra=_facts(claim, ending))
-            try:
-                stored = self._stored(claim, ending)
-            finally:
-                self._tell_breaker(claim, ending)  # afterwards: it may have to wait for Redis
+            stored = self._told_and_stored(claim, ending)
             return self._attempt(run, stored) if isinstance(stored, Claim) else stored
 
-    def _stored(self, claim: Claim, ending: Ending) -> Claim | float | None:
+    def _told_and_stored(self, claim: Claim, ending: Ending) -> Claim | float | None:
+        if claim.purpose == Purpose.SUMMARY and ending.stop is None:
+            self._tell_breaker(claim, ending)  # before: how the summary went may forbid the reply
+            return self._stored(claim, ending, may_ask=self._breaker.allow(claim.provider, claim.request.model))
+        try:
+            return self._stored(claim, ending)
+        finally:
+            self._tell_breaker(claim, ending)  # afterwards: it may have to wait for Redis
+
+    def _stored(self, claim: Claim, ending: Ending, *, may_ask: bool = True) -> Claim | float | None:
         deadline = time.monotonic() + STORE_SECONDS
         while time.monotonic() < deadline:
             try:
                 with self.backend.unit_of_work() as uow:
-                    return self._store(uow, claim, ending)
+                    return self._store(uow, claim, ending, may_ask=may_ask)
             except LeaseLost:
                 log.info("a result came too late", extra={"action": "store", "job_id": str(claim.job_id)})
                 return None
@@ -198,9 +206,17 @@ class Runtime:
 
     async def _ask(self, run: Run, claim: Claim) -> Ending:
         assert self._publisher is not None
-        return await ask(run, claim, providers=self._providers, publisher=self._publisher)
+        first = partial(self._heard, claim)
+        return await ask(run, claim, providers=self._providers, publisher=self._publisher, on_first=first)
 
-    def _store(self, uow: UnitOfWork, claim: Claim, ending: Ending) -> Claim | float | None:
+    def _heard(self, claim: Claim) -> None:
+        """Tell of a probe that answers as soon as it does: its reply may take minutes, and everyone else waits."""
+        model = (claim.provider, claim.request.model)
+        if self._breaker.awaits(*model):
+            with suppress(RuntimeError):  # this process is on its way out
+                self._swept.submit(self._breaker.succeeded, *model)
+
+    def _store(self, uow: UnitOfWork, claim: Claim, ending: Ending, *, may_ask: bool) -> Claim | float | None:
         if ending.stop is Stop.LOST:
             raise LeaseLost
         if claim.purpose == Purpose.TITLE:
@@ -208,7 +224,7 @@ class Runtime:
         elif ending.stop is not None:
             attempts.stopped(uow, claim, ending.measured)
         elif claim.purpose == Purpose.SUMMARY:
-            return attempts.go_on(uow, claim, ending.measured, self._terms, error=ending.error)
+            return attempts.go_on(uow, claim, ending.measured, self._terms, error=ending.error, may_ask=may_ask)
         elif ending.error is not None:
             return attempts.failed(uow, claim, ending.measured, error=ending.error, policy=self._policy)
         else:
@@ -226,7 +242,7 @@ class Runtime:
     def _tell_breaker(self, claim: Claim, ending: Ending) -> None:
         if ending.stop is not None:
             return
-        if ending.error is None:
+        if ending.error is None or _answers(ending.error):
             self._breaker.succeeded(claim.provider, claim.request.model)
         elif _counts(ending.error):
             self._breaker.failed(claim.provider, claim.request.model)
@@ -441,6 +457,11 @@ def _facts(claim: Claim, ending: Ending) -> dict[str, object]:
 def _counts(error: ProviderError) -> bool:
     """Whether an error speaks of the provider's health, and not of our question."""
     return error.retryable
+
+
+def _answers(error: ProviderError) -> bool:
+    """Whether a provider is well, and only would not do what was asked."""
+    return not error.retryable and error.http_status is not None
 
 
 def start(settings: Settings, backend: Backend) -> Runtime:

@@ -6,13 +6,14 @@ refuses; after that time it is half open. A circuit nobody tried for FORGET_SECO
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any
 
 from redis import Redis
 
 from chat_backend.domain.enums import PROVIDERS
 
-__all__ = ["CLOSED", "HALF_OPEN", "OPEN", "SharedCircuits", "read", "worst"]
+__all__ = ["CLOSED", "HALF_OPEN", "OPEN", "Leave", "SharedCircuits", "read", "worst"]
 
 CLOSED, HALF_OPEN, OPEN = "closed", "half_open", "open"
 OPEN_CIRCUITS = "chat:breaker:open"
@@ -22,7 +23,7 @@ _ALLOW = """
 local until_ = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not until_ then return 1 end
 if tonumber(redis.call('TIME')[1]) + redis.call('TIME')[2] / 1000000 < tonumber(until_) then return 0 end
-return redis.call('SET', KEYS[2], 1, 'NX', 'PX', ARGV[2]) and 1 or 0
+return redis.call('SET', KEYS[2], 1, 'NX', 'PX', ARGV[2]) and 2 or 0
 """
 
 _FAILED = """
@@ -47,6 +48,14 @@ redis.call('DEL', KEYS[2], KEYS[3])
 """
 
 
+class Leave(IntEnum):
+    """Whether a model may be asked: not now, like any other, or by the one call that tries whether it answers again."""
+
+    REFUSED = 0
+    GIVEN = 1
+    PROBE = 2
+
+
 class SharedCircuits:
     """What workers tell each other about circuits; every method is one atomic call and may raise RedisAway."""
 
@@ -62,9 +71,9 @@ class SharedCircuits:
         """Tell whether no circuit is open, or half open."""
         return not self._redis.exists(OPEN_CIRCUITS)
 
-    def allow(self, circuit: str) -> bool:
+    def allow(self, circuit: str) -> Leave:
         """Tell whether a call may be made; a half-open circuit lets one through each time it would be open."""
-        return bool(self._allow(keys=_keys(circuit), args=[circuit, self._open_ms]))
+        return Leave(int(self._allow(keys=_keys(circuit), args=[circuit, self._open_ms])))
 
     def failed(self, circuit: str) -> None:
         self._failed(keys=_keys(circuit), args=[circuit, self._open_ms, self._failures, FORGET_SECONDS])

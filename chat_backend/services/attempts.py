@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, select
+from sqlalchemy import and_, bindparam, or_, select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -103,7 +103,11 @@ _OWNED = (
     .with_for_update(of=[LlmJob, Message])
     .execution_options(populate_existing=True)
 )
-_ASKED = select(LlmJob.chain, LlmJob.chain_position).where(LlmJob.id == bindparam("job_id"))
+_DUE = or_(
+    and_(LlmJob.status == JobStatus.QUEUED, LlmJob.not_before <= database_clock(), ~MUST_WAIT),
+    and_(LlmJob.status == JobStatus.RUNNING, LlmJob.lease_until < database_clock()),
+)
+_ASKED = select(LlmJob.chain, LlmJob.chain_position).where(LlmJob.id == bindparam("job_id"), _DUE)
 
 
 def claim(uow: UnitOfWork, job_id: UUID, terms: Terms) -> Claim | None:
@@ -115,7 +119,10 @@ def claim(uow: UnitOfWork, job_id: UUID, terms: Terms) -> Claim | None:
 
 
 def next_asked(session: Session, job_id: UUID) -> tuple[str, str] | None:
-    """Return the provider and model that a job would ask next; None where there is no such job."""
+    """Return the provider and model that a job would ask now; None where it is not to be taken up.
+
+    Whoever asks the circuit breaker for leave takes the place of the one probe: it must be about to ask.
+    """
     asked = session.execute(_ASKED, {"job_id": job_id}).one_or_none()
     if asked is None:
         return None
@@ -277,9 +284,17 @@ def name_of(job: LlmJob) -> str:
 
 
 def go_on(
-    uow: UnitOfWork, claim: Claim, measured: Measured, terms: Terms, *, error: ProviderError | None = None
-) -> Claim | None:
+    uow: UnitOfWork,
+    claim: Claim,
+    measured: Measured,
+    terms: Terms,
+    *,
+    error: ProviderError | None = None,
+    may_ask: bool = True,
+) -> Claim | float | None:
     """Store a summary, or that there is none, and begin the reply. None: a cancel was accepted before.
+
+    Where the model may not be asked now, the job goes back to the queue: returns the seconds until the next look.
 
     A summary that failed, or says nothing, fails nothing else: the reply is written without it. Raises LeaseLost.
     """
@@ -294,6 +309,11 @@ def go_on(
     if error is None and claim.outside is not None:
         covers = claim.outside.covers
         summaries.keep(uow.session, owned.chat, claim.job_id, text, covers=covers, as_of=claim.as_of)
+    if not may_ask:
+        _back_to_queue(owned, delay=0.0)
+        uow.session.flush()
+        uow.tell(owned.chat, Happening.job(owned.job))
+        return 0.0
     return _next_call(uow, owned, terms, may_sum_up=False)
 
 

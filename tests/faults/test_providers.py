@@ -192,3 +192,73 @@ def test_odd_but_whole_answers_are_stored_as_they_were_sent(running: Deployment)
         text = chat.messages(sessions[number]["id"])[-1]["content"]
         assert (odd, text.endswith(expected_text(f"odd{number}", 20))) == (odd, True)
         assert "\0" not in text
+
+
+def open_circuit(running: Deployment, model: str) -> None:
+    """Have a model fail until it is left alone; other circuits are forgotten."""
+    running.valkey.flush()
+    chat = running.chat()
+    jobs = [chat.ask(chat.new_session(model)["id"], "Go on.")["job_id"] for _ in range(2)]
+    wait_until(lambda: breaker(running) == "open", why="the circuit has opened")
+    for job_id in jobs:
+        chat.cancel(job_id)
+
+
+def breaker(running: Deployment) -> str:
+    health = running.chat().request("GET", "/health")
+    state: str = health["checks"]["providers"]["LOCAL"]["breaker"]
+    return state
+
+
+def test_a_model_that_is_left_alone_is_passed_over_for_the_fallback_and_everybody_sees_it(running: Deployment) -> None:
+    running.ensure(workers=0)
+    running.start("worker", BREAKER_OPEN_SECONDS="60")
+    open_circuit(running, "stub:fail=500,tag=alone")
+    asked, chat, other = len(running.calls("alone")), running.chat(), "stub:tokens=5,tag=instead"
+    session = chat.new_session("stub:fail=500,tag=alone", settings={"fallbacks": [f"LOCAL:{other}"]})
+    viewer = running.follow(chat, session["id"])
+
+    chat.ask(session["id"], "Go on.")
+
+    final = viewer.until_action("completed")["message"]
+    job = viewer.until_job("succeeded")["job"]
+    shown = [frame["job"] for frame in viewer.viewer.frames if frame["type"] == "job_update"]
+    running.ensure(workers=0)
+    assert (final["llm_model"], [attempt["model"] for attempt in job["attempts"]]) == (other, [other])
+    assert [(each["status"], each["attempt"]) for each in shown] == [
+        ("queued", 0),
+        ("queued", 0),
+        ("running", 1),
+        ("succeeded", 1),
+    ]
+    assert len(running.calls("alone")) == asked
+
+
+def test_a_probe_that_answers_lets_the_others_ask_before_it_has_ended(running: Deployment) -> None:
+    running.ensure(workers=0)
+    running.start("worker", BREAKER_OPEN_SECONDS="3")
+    failures, chat = running.settings.breaker_failures, running.chat()
+    model = f"stub:fail=500,times={failures},tokens=300,delay=0.05,tag=long"
+    open_circuit(running, model)
+
+    jobs = [chat.ask(chat.new_session(model)["id"], "Go on.")["job_id"] for _ in range(3)]
+    wait_until(lambda: len(running.calls("long")) >= failures + 3, why="all of them are being answered")
+
+    answered = running.calls("long")[failures:]
+    for job_id in jobs:
+        chat.cancel(job_id)
+    assert [call["finished"] for call in answered] == [False] * 3
+    assert breaker(running) == "closed"
+
+
+def test_a_probe_that_is_turned_down_says_that_the_provider_is_well(running: Deployment) -> None:
+    running.ensure(workers=0)
+    running.start("worker", BREAKER_OPEN_SECONDS="3")
+    failures, chat = running.settings.breaker_failures, running.chat()
+    model = f"stub:fail=500,times={failures},tokens=3,tag=well"
+    open_circuit(running, model)
+
+    job_id = chat.ask(chat.new_session(model)["id"], "Go on. stub:fail=400")["job_id"]
+
+    running.until_job(job_id, JobStatus.FAILED)
+    wait_until(lambda: breaker(running) == "closed", why="the circuit is closed")

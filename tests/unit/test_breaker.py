@@ -109,6 +109,18 @@ def test_a_probe_that_succeeds_closes_it(breaker, clock):
     assert (breaker.allow(*MODEL), breaker.state("LOCAL")) == (True, "closed")
 
 
+def test_the_first_word_of_a_probe_is_awaited_until_it_was_told_of(breaker, clock):
+    awaited = [breaker.allow(*MODEL) and breaker.awaits(*MODEL)]
+    fail(breaker, 3)
+    clock.now += 30
+
+    awaited.append(breaker.allow(*MODEL) and breaker.awaits(*MODEL))
+    breaker.succeeded(*MODEL)
+    awaited.append(breaker.awaits(*MODEL))
+
+    assert awaited == [False, True, False]
+
+
 def test_a_probe_that_never_ends_makes_room_for_another(breaker, clock):
     fail(breaker, 3)
     clock.now += 30

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from sqlalchemy import update
@@ -303,3 +304,24 @@ def test_after_an_attempt_patience_begins_anew(world: World) -> None:
     wait = pass_over(world, job)
 
     assert (wait, world.job(job.id).status) == (0.0, JobStatus.QUEUED)
+
+
+def test_only_a_job_that_is_to_be_taken_up_asks_whether_its_model_may_be_asked(world: World) -> None:
+    session_id = world.new_session()
+    first, second = world.ask(session_id, "One"), world.ask(session_id, "Two")
+
+    asked = [next_asked(world, job.id) for job in (first, second)]
+    claim = world.must_claim(first.id)
+    asked.append(next_asked(world, first.id))
+    let_lease_end(world, claim)
+    asked.append(next_asked(world, first.id))
+    fail(world, world.must_claim(first.id), StreamBroken("broke"), policy=SLOW)
+    asked.append(next_asked(world, first.id))
+
+    model = ("LOCAL", "m")
+    assert asked == [model, None, None, model, None]
+
+
+def next_asked(world: World, job_id: UUID) -> tuple[str, str] | None:
+    with world.backend.reading() as session:
+        return attempts.next_asked(session, job_id)

@@ -44,7 +44,7 @@ def session_id(summing: World) -> UUID:
 def go_on(world: World, claim: Claim, text: str = SUMMARY, **how: object) -> Claim:
     with world.backend.unit_of_work() as uow:
         following = attempts.go_on(uow, claim, measured(text, counts=Usage(50, 5)), world.terms, **how)
-    assert following is not None
+    assert isinstance(following, Claim)
     return following
 
 
@@ -199,6 +199,19 @@ def test_a_summary_asks_for_no_more_than_the_models_window_holds(summing: World,
     claim = summing.must_claim(summing.ask(session_id, "Now").id)
 
     assert (claim.purpose, claim.request.options) == (Purpose.SUMMARY, {"max_tokens": 400 - 256 + 64})
+
+
+def test_a_reply_is_not_asked_of_a_model_that_is_left_alone_since_its_summary(summing: World, session_id: UUID) -> None:
+    job = summing.ask(session_id, "Now")
+    claim = summing.must_claim(job.id)
+
+    with summing.backend.unit_of_work() as uow:
+        wait = attempts.go_on(uow, claim, measured(SUMMARY), summing.terms, may_ask=False)
+
+    back = summing.job(job.id)
+    assert (wait, back.status, back.attempts[0].outcome) == (0.0, JobStatus.QUEUED, Outcome.SUCCEEDED)
+    assert stored(summing) == [(3, SUMMARY)]
+    assert summing.must_claim(job.id).purpose == Purpose.REPLY
 
 
 def test_a_summary_is_never_longer_than_it_may_be(summing: World, session_id: UUID) -> None:
