@@ -19,7 +19,7 @@ from chat_backend.domain.enums import PROVIDERS, Titles
 from chat_backend.domain.limits import MODEL_CHARACTERS
 from chat_backend.domain.model_reference import read_model_reference
 from chat_backend.domain.prompt import ContextLimits
-from chat_backend.domain.quota import Quota
+from chat_backend.domain.quota import Backlog, Quota
 
 DEV_USER = "anonymous"
 PASSWORD_CHARACTERS = 12
@@ -196,6 +196,16 @@ class Settings:
     rate_limit_asks_per_user: int | None = setting(
         None,
         "Replies that one user may ask for a minute, over REST and sockets; 0: any number; empty: 600 in `jwt` mode.",
+        _int(0, 10_000_000),
+    )
+    max_jobs_per_user: int | None = setting(
+        None,
+        "Replies of one user that are written or wait at once; 0: any number; empty: 300 in `jwt` mode.",
+        _int(0, 10_000_000),
+    )
+    max_queued_jobs: int = setting(
+        0,
+        "Replies that wait in the whole deployment; beyond, asking is answered 503; 0: any number.",
         _int(0, 10_000_000),
     )
     max_requests_at_once: int = setting(
@@ -408,6 +418,10 @@ class Settings:
     def asks_per_user(self) -> int:
         return self._in_jwt_mode(self.rate_limit_asks_per_user, 600)
 
+    @property
+    def jobs_of_user(self) -> int:
+        return self._in_jwt_mode(self.max_jobs_per_user, 300)
+
     def _in_jwt_mode(self, given: int | None, default: int) -> int:
         """Return a limit: the one given, else in jwt mode the default; 0 is none."""
         return given if given is not None else 0 if self.is_dev else default
@@ -428,6 +442,7 @@ class Settings:
             reply_tokens=self.quota_reply_tokens,
             context=self.context,
             summed_up=self.sums_up,
+            backlog=Backlog(self.jobs_of_user, self.max_queued_jobs),
         )
 
     @property

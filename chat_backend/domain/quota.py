@@ -9,6 +9,14 @@ from chat_backend.domain.prompt import ContextLimits
 
 
 @dataclass(frozen=True)
+class Backlog:
+    """How many replies may be unfinished: of one user, and waiting in the whole deployment; 0: any number."""
+
+    jobs_of_user: int = 0
+    queued_jobs: int = 0
+
+
+@dataclass(frozen=True)
 class Quota:
     """What each user may have in a day; 0: as much as they like."""
 
@@ -19,6 +27,8 @@ class Quota:
     context: ContextLimits = field(default_factory=ContextLimits)
     # Whether what no longer fits is summed up, which is a call more.
     summed_up: bool = False
+    # Of the moment, not of the day.
+    backlog: Backlog = field(default_factory=Backlog)
 
     @property
     def is_set(self) -> bool:

@@ -50,6 +50,7 @@ class LlmJob(Base):
         _partial("idx_llm_jobs_due", "not_before", _QUEUED),
         _partial("idx_llm_jobs_lease", "lease_until", _RUNNING),
         _partial("idx_llm_jobs_unfinished", "session_id", _UNFINISHED),
+        _partial("idx_llm_jobs_unfinished_of_user", "user_id", _UNFINISHED),
         _partial("idx_llm_jobs_reserved", "user_id", _RESERVED),
         Index("idx_llm_jobs_message", "message_id"),
     )

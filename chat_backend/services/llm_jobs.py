@@ -18,7 +18,7 @@ from chat_backend.domain.user import User
 from chat_backend.models import ChatSession, LlmJob, Message
 from chat_backend.models.base import database_clock, new_id, now
 from chat_backend.protocol.events import Happening
-from chat_backend.services import idempotency, quotas, summaries
+from chat_backend.services import backlog, idempotency, quotas, summaries
 from chat_backend.services.access import WRITE, enter, no_such, session_of
 from chat_backend.services.idempotency import Intent
 from chat_backend.services.transcript import add_message
@@ -50,12 +50,14 @@ def ask(
     """Ask for a reply to a message: a job and a pending reply, told to everyone, a worker woken.
 
     Returns the unfinished job that the message has already. The caller holds the chat session's lock.
-    Raises Conflict where the session is busy and the client would not wait, TooMany where the quota is used up.
+    Raises Conflict where the session is busy and the client would not wait, TooMany where the quota is used up or the
+    user has too many unfinished, Unavailable where everyone has.
     """
     waiting = unfinished(uow.session, chat.id)
     for job in waiting:
         if job.message_id == question.id:
             return job
+    backlog.check(uow.session, user.id, quota.backlog)
     _make_room(uow, chat, waiting, OnBusy(on_busy or chat.settings.get("on_busy", OnBusy.QUEUE)), user)
     chain, options = _chain(chat, provider, model, fallbacks), options or {}
     held = _reserve(uow, chat, question, user, quota=quota, first=chain[0], options=options, waiting=waiting)

@@ -12,8 +12,9 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from chat_backend.bootstrap import Backend
+from chat_backend.domain.quota import Backlog
 from chat_backend.domain.user import User
-from chat_backend.services import chat_sessions, llm_jobs, messages, participants, stats
+from chat_backend.services import backlog, chat_sessions, llm_jobs, messages, participants, stats
 from chat_backend.services.paging import Page
 from tests.support.rest import Rest
 
@@ -49,6 +50,7 @@ QUERIES: dict[str, Ask] = {
     ),
     "participants": reading(lambda session, id: participants.everyone(session, id, ANN)),
     "unfinished jobs": reading(lambda session, id: llm_jobs.unfinished(session, id)),
+    "backlog": reading(lambda session, _: backlog.check(session, "ann", Backlog(jobs_of_user=9, queued_jobs=9))),
     "stats": reading(lambda session, _: stats.stats(session, ANN)),
 }
 

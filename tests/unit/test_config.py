@@ -149,3 +149,12 @@ def test_what_models_can_take_is_read_by_their_names() -> None:
     settings = Settings.from_environment(DEV | {"MODEL_CONTEXT_TOKENS": "LOCAL:a:7b=4096, OPENROUTER:x/y=128000"})
 
     assert settings.context.windows == {"LOCAL:a:7b": 4096, "OPENROUTER:x/y": 128000}
+
+
+def test_how_many_replies_one_user_may_have_unfinished_is_limited_in_jwt_mode_and_elsewhere_where_set() -> None:
+    key = {"JWT_SECRET": "s" * 32}
+    given = {"MAX_JOBS_PER_USER": "7"}
+
+    limits = [Settings.from_environment(environ).jobs_of_user for environ in (DEV, DEV | given, key, key | given)]
+
+    assert limits == [0, 7, 300, 7]
