@@ -110,7 +110,7 @@ def websocket(ws: Server, session_id: str) -> None:
     hub.start()
     viewer = cast(ViewerSocket, ws.sock)
     ws.ws.events = viewer.counted(ws.ws.events)
-    viewer.unread = lambda: len(ws.input_buffer)
+    viewer.unread = ws.input_buffer
     viewer.wake = ws.event.set
     if viewer.closed:
         ws.event.set()

@@ -10,12 +10,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from sys import getsizeof
 from typing import Any
 
 from chat_backend.web.websocket.flood import FrameRate
 from chat_backend.web.websocket.outbox import SocketOutbox
 
 MAX_UNREAD_FRAMES = 64
+MAX_UNREAD_BYTES = 1024 * 1024
 DISCARD_BYTES = 65536
 POLL_SECONDS = 0.02
 # A frame of the largest size comes in some 64 pieces, over a slow line in more.
@@ -29,7 +31,8 @@ class ViewerSocket:
     def __init__(self, sock: Any, *, frames_per_second: float) -> None:
         self._sock = sock
         self.outbox = SocketOutbox(sock)
-        self.unread: Callable[[], int] = lambda: 0
+        # Frames that the library has read and nobody has taken yet.
+        self.unread: list[str | bytes] = []
         # Before there is a connection that could be told why, nothing more is read.
         self.flooded: Callable[[], None] = self.end_reading
         self.wake: Callable[[], None] = lambda: None
@@ -48,7 +51,7 @@ class ViewerSocket:
         return len(data)
 
     def recv(self, size: int) -> bytes:
-        while self.unread() > MAX_UNREAD_FRAMES and not self._ended:
+        while self._is_full() and not self._ended:
             self._taken.clear()
             self._taken.wait(1)
         if self._ended:
@@ -58,6 +61,11 @@ class ViewerSocket:
         data: bytes = self._sock.recv(size)
         self.outbox.heard()
         return data
+
+    def _is_full(self) -> bool:
+        # What they take in memory: of a text that is up to four times what came. A copy, for another thread takes them.
+        frames = self.unread[:]
+        return len(frames) > MAX_UNREAD_FRAMES or sum(map(getsizeof, frames)) > MAX_UNREAD_BYTES
 
     def counted(self, events: Callable[[], Iterator[Any]]) -> Callable[[], Iterator[Any]]:
         """Return the library's reader of what came, which ends with what is a flood.
