@@ -32,11 +32,10 @@ def engine_options(url: str, *, pool_size: int) -> dict[str, Any]:
     }
     if url.startswith("sqlite"):
         return options | {"connect_args": {"timeout": BUSY_SECONDS, "check_same_thread": False}}
-    # Statements go by keys and indexes, whatever their parameters: planned once a connection, not ten times.
     limits = (
         f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout={LOCK_SECONDS}s "
         f"-c idle_in_transaction_session_timeout={IDLE_SECONDS}s -c timezone=UTC "
-        "-c plan_cache_mode=force_generic_plan -c jit=off"
+        "-c jit=off"
     )
     keepalive = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
     return options | {
