@@ -175,7 +175,10 @@ class Settings:
     )
     max_connections_per_session: int = setting(10, "Open connections a user may have in one session.", _int(1, 10_000))
     max_waiting_requests: int = setting(
-        64, "Requests that may wait for a reply in one web process; one more is answered 202 at once.", _int(0, 10_000)
+        64,
+        "Requests that may wait for a reply in one web process, in `jwt` mode a quarter of them of one user; one more "
+        "is answered 202 at once.",
+        _int(0, 10_000),
     )
     allowed_origins: tuple[str, ...] = setting(
         (), "Origins of browser pages that may call, comma-separated; same origin always may.", _origins

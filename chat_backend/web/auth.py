@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from threading import BoundedSemaphore
 from uuid import UUID
 
 from flask import Flask, Request, current_app, g, request
@@ -23,13 +24,17 @@ HEALTH = "service.health"
 DOCUMENTS = ("api-docs.openapi_json", "documents.asyncapi", "swagger_ui.show")
 PAGE = ("page.show", "page.show_file", "page.show_file_of_edition", "service.client_config")
 OPEN = frozenset({HEALTH, *DOCUMENTS, *PAGE})
+# How many refusals are slow at once: of threads there are few, of greenlets many.
+HELD_REFUSALS, MANY_HELD_REFUSALS = 8, 1000
 # These ask by themselves (identify_stream), once they can answer in their own way.
 STREAMS = ("/websocket", "/events")
 
 
 def install(app: Flask) -> None:
     """Ask for every route who is there, before anything else is done."""
-    app.extensions["tokens"] = Tokens(app.extensions["backend"].settings)
+    of = app.extensions["backend"].settings
+    app.extensions["tokens"] = Tokens(of)
+    app.extensions["held_refusals"] = BoundedSemaphore(HELD_REFUSALS if of.is_sqlite else MANY_HELD_REFUSALS)
     app.before_request(_ask)
 
 
@@ -94,9 +99,19 @@ def _in_turn() -> User:
         rate_limits().request(request, user)
     except TooMany:
         # In their turn: a flood that is refused at once comes back at once, and takes the processor from others.
-        time.sleep(settings().refused_seconds)
+        _hold_for_a_moment()
         raise
     return user
+
+
+def _hold_for_a_moment() -> None:
+    """Wait, where not too many do: each of them holds a thread of everyone's."""
+    held: BoundedSemaphore = current_app.extensions["held_refusals"]
+    if held.acquire(blocking=False):
+        try:
+            time.sleep(settings().refused_seconds)
+        finally:
+            held.release()
 
 
 def _counted(identify: Callable[[], User]) -> User:

@@ -15,6 +15,6 @@ def install(app: Flask) -> None:
     """Give an app its hub, its socket and its event stream."""
     backend = app.extensions["backend"]
     hub = app.extensions["chat_hub"] = Hub(backend, Publisher(backend.settings))
-    app.extensions["chat_waiting"] = Waiting(hub, backend, places=backend.settings.max_waiting_requests)
+    app.extensions["chat_waiting"] = Waiting(hub, backend)
     install_socket(app)
     install_events(app)

@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 
 from chat_backend.domain.enums import ParticipantRole
 from chat_backend.domain.user import User
+from chat_backend.web.auth import HELD_REFUSALS
 from chat_backend.web.rate_limits import network
 from chat_backend.web.websocket.connection import Connection
 from chat_backend.web.websocket.dispatch import Dispatch
@@ -379,6 +380,39 @@ def test_a_turn_ends_with_its_request_however_that_ends(limited: MakeApp, path: 
     ask(Rest(app), 3, path)
 
     assert app.extensions["turns"].people("ann") == 0
+
+
+def test_one_user_who_waits_leaves_places_for_others(limited: MakeApp) -> None:
+    app = limited(AUTH_MODE="jwt", JWT_SECRET=JWT_SECRET, MAX_WAITING_REQUESTS="8")
+    waiting = app.extensions["chat_waiting"]
+
+    taken = [waiting._take_place("ann") for _ in range(3)]
+    others = [waiting._take_place(user) for user in ("bob", "bob", "cat", "cat", "dan", "dan", "eve")]
+    waiting._give_back("ann")
+
+    assert taken == [True, True, False]
+    assert others == [True] * 6 + [False]
+    assert waiting._take_place("eve")
+
+
+def test_refusals_are_slow_while_few_are_held_and_beyond_that_at_once(limited: MakeApp) -> None:
+    app = limited(RATE_LIMIT_PER_USER="1", REFUSED_SECONDS="5")
+    ask(Rest(app), 1)
+    held = app.extensions["held_refusals"]
+    found: list[int] = []
+    slow = threading.Thread(target=lambda: found.extend(statuses(ask(Rest(app), 1))))
+    slow.start()
+    wait_until(lambda: held._value == HELD_REFUSALS - 1, why="one refusal is held")
+    places = [held.acquire(blocking=False) for _ in range(HELD_REFUSALS - 1)]
+
+    began = time.monotonic()
+    at_once = ask(Rest(app), 3)
+    seconds = time.monotonic() - began
+    slow.join()
+
+    assert all(places)
+    assert statuses(at_once) + found == [429] * 4
+    assert seconds < 2
 
 
 def test_who_waits_for_a_reply_lets_their_other_requests_pass(limited: MakeApp) -> None:

@@ -90,7 +90,7 @@ def _answer(job: LlmJob, *, stream: bool, known: bool) -> Answer:
     preference = Preference.of(request.headers.get("Prefer", ""))
     seconds = preference.waits(stream=stream)
     if seconds:
-        wait_for_job(_app(), job.id, job.session_id, seconds)
+        wait_for_job(_app(), job.id, job.session_id, user_id=current_user().id, seconds=seconds)
     with backend().reading() as session:
         job, reply = llm_jobs.show_reply(session, job.id, current_user())
     pending = job.status.unfinished or preference.at_once(stream=stream)
