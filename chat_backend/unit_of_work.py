@@ -52,7 +52,7 @@ class UnitOfWork:
     _envelopes: list[tuple[UUID, envelope.Envelope]] = field(default_factory=list)
     _wakeups: list[UUID] = field(default_factory=list)
     _cancels: list[UUID] = field(default_factory=list)
-    _recorded: list[tuple[AuditAction, UUID, UUID | None]] = field(default_factory=list)
+    _done: list[dict[str, str]] = field(default_factory=list)
 
     def tell(self, chat: ChatSession, happening: Happening) -> None:
         """Write a durable event; everyone in the chat session is told after the commit.
@@ -106,10 +106,15 @@ class UnitOfWork:
             "created_at": now(),
         }
         self._entries.append(entry)
-        self._recorded.append((action, chat.id, job_id))
+        facts = {"action": action.value, "session_id": str(chat.id)}
+        self._done.append(facts | ({"job_id": str(job_id)} if job_id else {}))
 
-    def close(self, session_id: UUID) -> None:
-        """After the commit, close the connections of a chat session that is gone."""
+    def close(self, session_id: UUID, user: User) -> None:
+        """After the commit, close the connections of a chat session that a user has deleted.
+
+        What was written down of it is gone as well: the log is all that is left to tell who did it.
+        """
+        self._done.append({"action": "session_deleted", "session_id": str(session_id), "user_id": user.id})
         self._envelopes.append((session_id, envelope.Closed()))
 
     def wake(self, job_id: UUID) -> None:
@@ -129,9 +134,8 @@ class UnitOfWork:
 
     def tell_the_world(self, out: Outbound) -> None:
         """Deliver what was gathered; called once, after the commit."""
-        for action, session_id, job_id in self._recorded:
-            facts = {"action": action.value, "session_id": str(session_id)}
-            log.info("something was done", extra=facts | ({"job_id": str(job_id)} if job_id else {}))
+        for facts in self._done:
+            log.info("something was done", extra=facts)
         if self._cancels:
             out.cancel(self._cancels)
         if self._envelopes:

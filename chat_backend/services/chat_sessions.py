@@ -107,7 +107,7 @@ def remove(uow: UnitOfWork, session_id: UUID, user: User) -> None:
     _stop_jobs(uow, chat, user)
     uow.session.execute(delete(IdempotencyKey).where(IdempotencyKey.scope == chat.id))
     uow.session.execute(delete(ChatSession).where(ChatSession.id == chat.id))
-    uow.close(session_id)
+    uow.close(session_id, user)
 
 
 def _stop_jobs(uow: UnitOfWork, chat: ChatSession, user: User) -> None:

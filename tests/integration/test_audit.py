@@ -152,3 +152,16 @@ def test_it_is_kept_for_its_time_and_no_longer(rest: Rest, web_app: Flask) -> No
         assert session.scalar(select(func.count()).select_from(AuditEntry)) == 1
     assert gone == [0, 1]
     assert told(audit(rest, session_id)) == [("message_sent", "ann")]
+
+
+def test_of_a_deleted_session_the_log_still_tells_who_deleted_it(rest: Rest, caplog: pytest.LogCaptureFixture) -> None:
+    session_id = rest.new_session()
+    caplog.clear()
+
+    with caplog.at_level("INFO"):
+        refused = rest.of("bob").delete(f"/sessions/{session_id}")
+        rest.delete(f"/sessions/{session_id}")
+
+    told = [vars(record) for record in caplog.records if getattr(record, "action", "") == "session_deleted"]
+    assert refused.status_code == 404
+    assert [(record["session_id"], record["user_id"]) for record in told] == [(session_id, "ann")]
