@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
+import jwt
 import pytest
 from flask import Flask
 
 from chat_backend.domain.enums import ParticipantRole
-from chat_backend.domain.errors import ChatError
+from chat_backend.domain.errors import ChatError, NotFound
 from chat_backend.domain.user import User
 from chat_backend.protocol.commands import COMMANDS
 from chat_backend.web.auth import OPEN, STREAMS
 from chat_backend.web.websocket.connection import Connection
 from chat_backend.web.websocket.dispatch import Dispatch
 from chat_backend.web.websocket.endpoint import admit
+from tests.integration.conftest import JWT_AUDIENCE, JWT_ISSUER, JWT_SECRET
 from tests.support.pretend_worker import PretendWorker
 from tests.support.rest import NEW_SESSION, PREFIX, Rest
 from tests.support.session_world import PaperOutbox, frames
@@ -204,6 +208,58 @@ def test_who_does_not_say_who_they_are_is_turned_away(jwt_app: Flask, route: str
     response = Rest(jwt_app).ask(method, path.replace("<path:user_id>", "x"), TABLE[route].body)
 
     assert response.status_code == 401
+
+
+def bearer(user: str, **claims: Any) -> dict[str, str]:
+    good = {"sub": user, "exp": int(time.time()) + 600, "iss": JWT_ISSUER, "aud": JWT_AUDIENCE}
+    return {"Authorization": f"Bearer {jwt.encode(good | claims, JWT_SECRET)}"}
+
+
+@pytest.mark.parametrize("route", TABLE)
+def test_an_admin_who_is_no_participant_is_a_stranger(jwt_app: Flask, route: str) -> None:
+    owner = Rest(jwt_app, None)
+    owner.ask = partial(owner.ask, headers=bearer("ann"))  # type: ignore[method-assign]
+    where, row = place(owner), TABLE[route]
+
+    response = Rest(jwt_app, None).ask(*at(route, where), row.body, headers=bearer("root", roles=["admin"]))
+
+    assert response.status_code == row.answers[3]
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_an_admin_who_is_no_participant_watches_nothing(jwt_app: Flask, stream: str) -> None:
+    session_id = Rest(jwt_app, None).made("/sessions", NEW_SESSION, headers=bearer("ann"))["id"]
+    path = f"{PREFIX}/sessions/{session_id}{stream}"
+
+    with jwt_app.test_request_context(path, headers=bearer("root", roles=["admin"])), pytest.raises(NotFound):
+        admit(jwt_app.extensions["chat_hub"], session_id, PaperOutbox())
+
+
+@pytest.mark.parametrize(("user", "status"), [("ann", 201), ("mem", 403), ("vic", 403), ("stranger", 404)])
+def test_what_the_system_says_the_owner_alone_may_write(rest: Rest, user: str, status: int) -> None:
+    session_id = place(rest)["uuid:session_id"]
+    before = rest.get(f"/sessions/{session_id}").get_json()["message_count"]
+
+    response = rest.of(user).post(f"/sessions/{session_id}/messages", {"content": "x", "role": "system"})
+
+    after = rest.get(f"/sessions/{session_id}").get_json()["message_count"]
+    assert response.status_code == status
+    assert after - before == (status == 201)
+
+
+@pytest.mark.parametrize("route", TABLE)
+def test_no_answer_sets_a_cookie(sqlite_rest: Rest, route: str) -> None:
+    where = place(sqlite_rest)
+
+    answers = [sqlite_rest.of(user).ask(*at(route, where), TABLE[route].body) for user in ("stranger", "ann")]
+
+    assert [answer.headers.getlist("Set-Cookie") for answer in answers] == [[], []]
+
+
+@pytest.mark.parametrize("path", ["/", "/docs/", "/client/app.js", f"{PREFIX}/health", f"{PREFIX}/openapi.json", "/x"])
+def test_no_page_sets_a_cookie(sqlite_app: Flask, path: str) -> None:
+    with sqlite_app.test_client().get(path) as answer:
+        assert answer.headers.getlist("Set-Cookie") == []
 
 
 def test_a_member_may_change_their_own_message(sqlite_rest: Rest) -> None:
