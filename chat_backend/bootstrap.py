@@ -72,15 +72,15 @@ class Backend:
         # SQLite has one writer at a time and its waiting is by polling: within a process, take turns. With PostgreSQL
         # a few at a time, so that under load who waits holds no connection and who writes is soon done.
         sqlite = self.engine.dialect.name == "sqlite"
-        self._turn = _Turns(1, BUSY_SECONDS) if sqlite else _Turns(WRITERS, WRITER_PATIENCE_SECONDS)
+        self._turns = _Turns(1, BUSY_SECONDS) if sqlite else _Turns(WRITERS, WRITER_PATIENCE_SECONDS, urgent_places=1)
 
     @contextmanager
-    def unit_of_work(self) -> Iterator[UnitOfWork]:
+    def unit_of_work(self, *, urgent: bool = False) -> Iterator[UnitOfWork]:
         """Open a transaction that writes; after it committed, tell the world.
 
-        Raises Unavailable when the database can't be used.
+        What is urgent stands in no line. Raises Unavailable when the database can't be used.
         """
-        with self._turn, _translated(), self._writing() as session, session.begin():
+        with self._turns.take(urgent=urgent), _translated(), self._writing() as session, session.begin():
             uow = UnitOfWork(session)
             yield uow
             uow.write_down()
@@ -102,18 +102,42 @@ class Backend:
 
 
 class _Turns:
-    """So many at a time; who has waited for too long is told that the database can't be used."""
+    """So many at a time; who has waited for too long is told that the database can't be used.
 
-    def __init__(self, places: int, patience_seconds: float) -> None:
-        self._places = threading.BoundedSemaphore(places)
+    What is urgent goes before all that wait, and has places of its own where there can be any.
+    """
+
+    def __init__(self, places: int, patience_seconds: float, *, urgent_places: int = 0) -> None:
+        self._free = places
+        self._kept = urgent_places
         self._patience_seconds = patience_seconds
+        self._urgent = 0
+        self._freed = threading.Condition(threading.Lock())
 
-    def __enter__(self) -> None:
-        if not self._places.acquire(timeout=self._patience_seconds):
-            raise _unavailable()
+    @contextmanager
+    def take(self, *, urgent: bool = False) -> Iterator[None]:
+        with self._freed:
+            if not (self._wait_urgently() if urgent else self._wait()):
+                raise _unavailable()
+            self._free -= 1
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._free += 1
+                # Who is woken while something urgent waits leaves the place to it: then all have to be woken.
+                self._freed.notify_all() if self._urgent else self._freed.notify()
 
-    def __exit__(self, *_: object) -> None:
-        self._places.release()
+    def _wait(self) -> bool:
+        return self._freed.wait_for(lambda: self._free > 0 and not self._urgent, self._patience_seconds)
+
+    def _wait_urgently(self) -> bool:
+        self._urgent += 1
+        try:
+            return self._freed.wait_for(lambda: self._free > -self._kept, self._patience_seconds)
+        finally:
+            self._urgent -= 1
+            self._freed.notify()
 
 
 @contextmanager

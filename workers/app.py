@@ -34,7 +34,7 @@ class Termination(bootsteps.StartStopStep):
     """However this worker is ended, it drains."""
 
     def start(self, parent: Any) -> None:
-        """Let one of all SIGTERM and SIGINT reach Celery: its handler takes a lock; a second in it hung for good."""
+        """Let one SIGTERM or SIGINT reach Celery: its handler takes a lock, and a second in it hung for good."""
         for signum in (signal.SIGTERM, signal.SIGINT):
             _once(signum)
 

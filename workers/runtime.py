@@ -356,7 +356,8 @@ class Runtime:
         runs = self.runs.all()
         begun = _begun(runs)
         if runs:
-            with self.backend.unit_of_work() as uow:
+            # Urgent: behind the writes of hundreds of jobs it would come when the leases are over.
+            with self.backend.unit_of_work(urgent=True) as uow:
                 ids = [run.job_id for run in runs]
                 leases.renew(uow.session, self.id, ids, lease_seconds=self.settings.lease_seconds)
                 held = leases.held(uow.session, self.id, ids)
