@@ -23,8 +23,6 @@ from chat_backend.realtime.connection import RedisAway, RedisClient
 
 MOST_CIRCUITS = 1000
 REDIS_PAUSE_SECONDS = 2.0
-# For so long it is believed that no circuit was open: of a hundred replies that begin in a second, five ask.
-CALM_SECONDS = 0.2
 
 Answer = TypeVar("Answer")
 logger = logging.getLogger(__name__)
@@ -98,18 +96,13 @@ class Breaker:
         self._local = LocalCircuits(failures=failures, open_seconds=open_seconds, clock=clock)
         self._clock = clock
         self._lock = Lock()
-        self._ask_redis_at = self._calm_until = float("-inf")
+        self._ask_redis_at = float("-inf")
         # Whose probes this process has sent and not yet heard of.
         self._probing: set[str] = set()
 
     def calm(self) -> bool:
-        """Tell whether no circuit was open anywhere a moment ago: then no model has to be asked about."""
-        if self._clock() < self._calm_until:
-            return True
-        calm = self._together(self._shared.calm, self._local.calm)
-        if calm:
-            self._calm_until = self._clock() + CALM_SECONDS
-        return calm
+        """Tell whether no circuit is open anywhere: then no model has to be asked about."""
+        return self._together(self._shared.calm, self._local.calm)
 
     def allow(self, provider: str, model: str) -> bool:
         """Tell whether the model may be asked now."""
@@ -140,7 +133,6 @@ class Breaker:
         with self._lock:
             self._probing.discard(circuit)
             self._local.failed(circuit)
-        self._calm_until = float("-inf")
         self._together(lambda: self._shared.failed(circuit), lambda: None)
 
     def state(self, provider: str) -> str:
