@@ -77,7 +77,8 @@ def socket_url(process: Process, session_id: str, **query: Any) -> str:
 
 def dial(url: str, **more: Any) -> ClientConnection:
     """Open a socket without any of the Viewer's checks."""
-    return connect(url, **{"proxy": None, "max_size": None, "open_timeout": 10, "legacy": True} | more)
+    how = {"proxy": None, "max_size": None, "open_timeout": 10, "ping_interval": None, "legacy": True}
+    return connect(url, **how | more)
 
 
 def refused(url: str, **more: Any) -> tuple[Frame, int]:
