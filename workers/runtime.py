@@ -431,10 +431,16 @@ class Runtime:
         for job_id in lost:
             with self.backend.unit_of_work() as uow:
                 model_titles.give_up(uow, job_id)
-        with self.backend.unit_of_work() as uow:
-            self._forgotten_upto = housekeeping.forget_events(
-                uow.session, events_seconds=self.settings.event_retention_seconds, after=self._forgotten_upto
-            )
+        self._forget_events()
+
+    def _forget_events(self) -> None:
+        kept_seconds = self.settings.event_retention_seconds
+        with self.backend.reading() as session:
+            old, upto = housekeeping.old_events(session, events_seconds=kept_seconds, after=self._forgotten_upto)
+        for some in old:
+            with self.backend.unit_of_work() as uow:
+                housekeeping.forget_events(uow.session, some)
+        self._forgotten_upto = upto
 
 
 def _begun(runs: list[Run]) -> set[UUID]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -42,8 +43,16 @@ def forget_audit(session: Session, *, days: int) -> int:
     return _gone(session, delete(AuditEntry).where(AuditEntry.id.in_(old)))
 
 
-def forget_events(session: Session, *, events_seconds: float, after: UUID | None = None) -> UUID | None:
-    """Delete the old events of the next few long chat sessions; return the last of them, None at the end.
+@dataclass(frozen=True)
+class Old:
+    """What can be forgotten of a chat session's log: the events before this offset."""
+
+    session_id: UUID
+    before: int
+
+
+def old_events(session: Session, *, events_seconds: float, after: UUID | None = None) -> tuple[list[Old], UUID | None]:
+    """Return what can be forgotten of the next few long chat sessions, and the last of them, None at the end.
 
     A log is shortened from its beginning only: a hole would be taken for whole.
     """
@@ -51,18 +60,23 @@ def forget_events(session: Session, *, events_seconds: float, after: UUID | None
     if after is not None:
         long = long.where(ChatSession.id > after)
     found = list(session.execute(long.order_by(ChatSession.id).limit(SESSIONS_AT_ONCE)))
-    for session_id, last_offset in found:
-        _shorten(session, session_id, last_offset - limits.KEPT_EVENTS, now() - timedelta(seconds=events_seconds))
-    return found[-1][0] if len(found) == SESSIONS_AT_ONCE else None
+    youngest = now() - timedelta(seconds=events_seconds)
+    old = [_old(session, session_id, last_offset - limits.KEPT_EVENTS, youngest) for session_id, last_offset in found]
+    return [some for some in old if some], found[-1][0] if len(found) == SESSIONS_AT_ONCE else None
 
 
-def _shorten(session: Session, session_id: UUID, upto: int, before: datetime) -> None:
+def _old(session: Session, session_id: UUID, upto: int, youngest: datetime) -> Old | None:
     mine = SessionEvent.session_id == session_id
     oldest = session.scalar(select(func.min(SessionEvent.offset)).where(mine)) or 0
-    first_young = session.scalar(select(func.min(SessionEvent.offset)).where(mine, SessionEvent.created_at >= before))
+    first_young = session.scalar(select(func.min(SessionEvent.offset)).where(mine, SessionEvent.created_at >= youngest))
     end = min(upto + 1, first_young or upto + 1, oldest + ROWS_AT_ONCE)
-    if end > oldest:
-        _gone(session, delete(SessionEvent).where(mine, SessionEvent.offset < end))
+    return Old(session_id, end) if end > oldest else None
+
+
+def forget_events(session: Session, old: Old) -> int:
+    """Delete the old events of one chat session: a transaction for each, for meanwhile SQLite lets nobody write."""
+    mine = SessionEvent.session_id == old.session_id
+    return _gone(session, delete(SessionEvent).where(mine, SessionEvent.offset < old.before))
 
 
 def _gone(session: Session, statement: Delete) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
 from chat_backend.models import IdempotencyKey, LlmJob, SessionEvent
 from chat_backend.models.base import database_clock, now
@@ -17,6 +17,15 @@ from tests.integration.services.conftest import ALICE, WORKER, World, measured
 def forgotten(world: World, seconds: float = -1.0) -> list[UUID]:
     with world.backend.reading() as session:
         return leases.forgotten(session, forgotten_seconds=seconds, limit=10)
+
+
+def forget_events(world: World) -> None:
+    """As a worker does it: look, then a transaction for each chat session."""
+    with world.backend.reading() as session:
+        old, _ = housekeeping.old_events(session, events_seconds=86400)
+    for some in old:
+        with world.backend.unit_of_work() as uow:
+            housekeeping.forget_events(uow.session, some)
 
 
 def test_a_heartbeat_renews_every_lease_and_brings_cancels(world: World) -> None:
@@ -81,8 +90,7 @@ def test_events_are_kept_for_their_time_and_always_the_last_thousand(world: Worl
         uow.session.execute(update(SessionEvent).values(created_at=old))
         uow.session.execute(update(events.ChatSession).values(last_offset=1205))
 
-    with world.backend.unit_of_work() as uow:
-        housekeeping.forget_events(uow.session, events_seconds=86400)
+    forget_events(world)
 
     with world.backend.reading() as session:
         assert events.can_replay(session, session_id, 205, 1205)
@@ -98,12 +106,31 @@ def test_a_log_is_shortened_from_its_beginning_only_whatever_the_clocks_of_its_w
             uow.session.add(SessionEvent(session_id=session_id, offset=offset, type="session_update", created_at=at))
         uow.session.execute(update(events.ChatSession).values(last_offset=1205))
 
-    with world.backend.unit_of_work() as uow:
-        housekeeping.forget_events(uow.session, events_seconds=86400)
+    forget_events(world)
 
     with world.backend.reading() as session:
         kept = sorted(session.scalars(select(SessionEvent.offset)))
     assert kept == list(range(101, 1206))
+
+
+def test_a_long_log_is_forgotten_in_portions_each_in_a_transaction_of_its_own(world: World) -> None:
+    session_ids = [world.new_session() for _ in range(2)]
+    old = now() - timedelta(days=2)
+    length = housekeeping.ROWS_AT_ONCE + 1500
+    with world.backend.unit_of_work() as uow:
+        for session_id in session_ids:
+            rows = [
+                {"session_id": session_id, "offset": offset, "type": "session_update", "created_at": old}
+                for offset in range(1, length + 1)
+            ]
+            uow.session.execute(insert(SessionEvent), rows)
+        uow.session.execute(update(events.ChatSession).values(last_offset=length))
+
+    with world.backend.reading() as session:
+        portions, _ = housekeeping.old_events(session, events_seconds=86400)
+
+    expected = {(session_id, housekeeping.ROWS_AT_ONCE + 1) for session_id in session_ids}
+    assert {(some.session_id, some.before) for some in portions} == expected
 
 
 def test_expired_idempotency_keys_are_forgotten(world: World) -> None:
