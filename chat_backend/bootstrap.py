@@ -35,6 +35,17 @@ WRITER_PATIENCE_SECONDS = 15.0
 PASSING_STATES = frozenset({"25006", "25P03", "57P01", "57P02", "57P03", "42P01"})
 
 
+class DatabaseFault(Exception):
+    """A statement that can't be: our mistake, which no waiting mends.
+
+    What the database said of it is not in here: it quotes the rows, and so what people have written.
+    """
+
+    def __init__(self, error: DBAPIError) -> None:
+        name = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None)
+        super().__init__(f"{type(error.orig).__name__} ({name})")
+
+
 class Ways:
     """The two ways out of a unit of work: Redis for who watches, the queue for who works."""
 
@@ -150,7 +161,7 @@ def _translated() -> Iterator[None]:
     except DBAPIError as error:
         if error.connection_invalidated or getattr(error.orig, "sqlstate", None) in PASSING_STATES:
             raise _unavailable() from error
-        raise
+        raise DatabaseFault(error).with_traceback(error.__traceback__) from None
 
 
 def _unavailable() -> Unavailable:

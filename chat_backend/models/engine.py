@@ -29,6 +29,8 @@ def engine_options(url: str, *, pool_size: int) -> dict[str, Any]:
         "max_overflow": 0,
         "pool_timeout": POOL_WAIT_SECONDS,
         "pool_use_lifo": True,
+        # They are what people have written, and every error would carry them into the log.
+        "hide_parameters": True,
     }
     if url.startswith("sqlite"):
         return options | {"connect_args": {"timeout": BUSY_SECONDS, "check_same_thread": False}}

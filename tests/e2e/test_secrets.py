@@ -53,7 +53,14 @@ def test_what_a_run_wrote_holds_no_key_and_nothing_that_was_said(stack: Stack, v
     flower = stack.launch("flower")
     stack.launch("worker")
     jobs = [said, *talk(chat)]
-    told = json.dumps([mistakes(stack, chat), chat.request("GET", "/health"), chat.request("GET", "/providers")])
+    told = json.dumps(
+        [
+            mistakes(stack, chat),
+            refused_by_the_database(stack, chat),
+            chat.request("GET", "/health"),
+            chat.request("GET", "/providers"),
+        ]
+    )
     ended = [chat.wait_for_job(job_id, seconds=60) for job_id in jobs]
 
     wait_until(lambda: not live_keys(valkey), why="no text is on its way any more")
@@ -76,6 +83,7 @@ def test_what_a_run_wrote_holds_no_key_and_nothing_that_was_said(stack: Stack, v
     assert {name for name, found in everything.items() if any(secret in found for secret in secrets)} == set()
     # The search itself is worth something: what is looked for was there to be found.
     assert jobs[0] in logs
+    assert "DatabaseFault" in logs
     assert PROMPT in everything["database"]
     assert {"succeeded", "failed", "cancelled"} == {job["status"] for job in ended}
 
@@ -126,6 +134,17 @@ def mistakes(stack: Stack, chat: Chat) -> list[Any]:
             socket.send(frame)
             answers.append(json.loads(next(said for said in socket if "error_code" in said)))
     return answers
+
+
+def refused_by_the_database(stack: Stack, chat: Chat) -> Any:
+    """Have the database refuse a row, as it would where we had made a mistake; return what is said of it."""
+    session_id, refused = chat.new_session()["id"], f"{PROMPT} for nobody"
+    engine = create_engine(stack.environ["DATABASE_URL"])
+    with engine.begin() as connection:
+        when = f"BEFORE INSERT ON chat_messages WHEN NEW.content = '{refused}'"
+        connection.execute(text(f"CREATE TRIGGER refused {when} BEGIN SELECT RAISE(ABORT, 'refused'); END"))
+    engine.dispose()
+    return chat.request("POST", f"/sessions/{session_id}/messages", json={"content": refused}, status=500)
 
 
 def replayed(chat: Chat) -> list[dict[str, Any]]:

@@ -1,14 +1,16 @@
-"""Migrations, on both databases."""
+"""Migrations, and what errors say, on both databases."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import create_engine, inspect, text
 
+from chat_backend.bootstrap import connect
 from chat_backend.cli import migrate
-from chat_backend.config import ConfigError
+from chat_backend.config import ConfigError, Settings
 from tests.support.databases import Databases
 
 
@@ -60,3 +62,23 @@ def test_an_unreachable_database_is_a_sentence_without_the_password() -> None:
         migrate.upgrade("postgresql+psycopg://someone:hidden@127.0.0.1:1/chat")
 
     assert "hidden" not in str(caught.value)
+
+
+def test_what_people_have_written_is_in_no_error_of_the_database(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = connect(Settings.from_environment({"AUTH_MODE": "dev", "DATABASE_URL": database_url}))
+    written = {"user_id": "canary" + "-prompt", "day": "2026-01-01"}
+    impossible = text("INSERT INTO quota_days VALUES (:user_id, :day, -1, -1)")
+
+    for statement in (impossible, text("SELECT canary_column FROM quota_days WHERE user_id = :user_id OR day = :day")):
+        try:
+            with backend.unit_of_work() as uow:
+                uow.session.execute(statement, written)
+        except Exception:
+            logging.getLogger("chat.test").exception("it failed")
+    backend.close()
+
+    assert "canary-prompt" not in caplog.text
+    assert "DatabaseFault: CheckViolation (23514)" in caplog.text or "SQLITE_CONSTRAINT_CHECK" in caplog.text
+    assert "unit_of_work" in caplog.text
