@@ -9,8 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 
 from chat_backend.domain.enums import Purpose
-from chat_backend.domain.errors import ErrorCode, ProviderError, ProviderTimeout
-from chat_backend.domain.usage import Usage
+from chat_backend.domain.errors import ErrorCode, ProviderError, ProviderRefused, ProviderTimeout
 from chat_backend.services.attempts import Claim, Measured
 from workers.live_publisher import LivePublisher, LiveReply
 from workers.providers.base import Completion, Provider
@@ -55,7 +54,7 @@ async def ask(
         await task
         ending = Ending(_measured(claim, live, began, known))
     except ProviderError as error:
-        ending = Ending(_measured(claim, live, began, known), error=error)
+        ending = Ending(_measured(claim, live, began, known, error=error), error=error)
     except asyncio.CancelledError:
         ending = Ending(_measured(claim, live, began, known), stop=run.stop or Stop.HANDED_OVER)
     except Exception:
@@ -86,10 +85,14 @@ async def _stream(claim: Claim, live: LiveReply, providers: Mapping[str, Provide
     await provider.stream(claim.request, live.write, known)
 
 
-def _measured(claim: Claim, live: LiveReply, began: float, known: Completion) -> Measured:
+def _measured(
+    claim: Claim, live: LiveReply, began: float, known: Completion, *, error: ProviderError | None = None
+) -> Measured:
     text, counts = live.text(), known.counts
-    if counts.completion_tokens is None and known.http_status == 200:
-        counts = Usage.guess(claim.request.turns, text)
+    begun = bool(text or known.thought_bytes)
+    # Who refuses inside a successful response, before the first word, bills nothing.
+    if known.http_status == 200 and (begun or not isinstance(error, ProviderRefused)):
+        counts = counts.filled(claim.request.turns, text, thought_bytes=known.thought_bytes)
     return Measured(
         text=text,
         duration_ms=_ms(time.monotonic() - began),

@@ -16,7 +16,12 @@ T = TypeVar("T")
 
 def estimate(text: str) -> int:
     """Return about how many tokens a text is; 0 for none."""
-    return -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN)
+    return of_bytes(len(text.encode("utf-8", "replace")))
+
+
+def of_bytes(size: int) -> int:
+    """Return about how many tokens so many bytes of text are."""
+    return -(-size // BYTES_PER_TOKEN)
 
 
 def estimate_turns(turns: Iterable[Turn]) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chat_backend.domain import tokens
@@ -39,10 +38,20 @@ class Usage:
             cost=_amount(said.get("cost")),
         )
 
-    @classmethod
-    def guess(cls, turns: tuple[Turn, ...], text: str) -> Usage:
-        """Return about what a call came to whose provider has begun to answer and counted nothing."""
-        return cls(tokens.estimate_turns(turns), tokens.estimate(text), estimated=True)
+    def filled(self, turns: tuple[Turn, ...], text: str, *, thought_bytes: int = 0) -> Usage:
+        """Return these counts with about what the call came to where its provider left something out.
+
+        What a model thought aloud is billed like what it wrote.
+        """
+        if self.prompt_tokens is not None and self.completion_tokens is not None:
+            return self
+        prompt, written = self.prompt_tokens, self.completion_tokens
+        return replace(
+            self,
+            prompt_tokens=tokens.estimate_turns(turns) if prompt is None else prompt,
+            completion_tokens=tokens.estimate(text) + tokens.of_bytes(thought_bytes) if written is None else written,
+            estimated=True,
+        )
 
 
 def _inner(said: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -56,5 +65,6 @@ def _count(value: object) -> int | None:
 
 
 def _amount(value: object) -> float | None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    # Compared before anything is made of it: a whole number may be too large for a float.
+    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
     return float(value) if good and isinstance(value, int | float) else None

@@ -591,6 +591,7 @@ def test_thinking_is_not_text_but_is_no_silence_either(stub):
 
     assert answer.seconds > max(FIRST, BETWEEN)
     assert (answer.error, answer.text) == (None, expected_text("t", 2))
+    assert answer.completion.thought_bytes == 6 * len("thinking 1 ")
 
 
 @pytest.mark.parametrize("script", ["hang=done", "hang=done,usage=finish"])

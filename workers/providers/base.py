@@ -21,6 +21,8 @@ class Completion:
     usage: dict[str, Any] | None = None
     generation_id: str | None = None
     model: str | None = None
+    # How much the model has thought aloud: nobody is shown it, and it is billed.
+    thought_bytes: int = 0
 
     @property
     def counts(self) -> Usage:

@@ -118,7 +118,10 @@ class ReplyReader:
         text = written.get("content")
         if text:
             self._texts.append("" + text)  # anything but text raises
-        if self.stage is Stage.WAITING and (text or written.get("reasoning") or written.get("reasoning_content")):
+        thought = written.get("reasoning") or written.get("reasoning_content")
+        if isinstance(thought, str):
+            self.known.thought_bytes += len(thought.encode("utf-8", "replace"))
+        if self.stage is Stage.WAITING and (text or thought):
             self.stage = Stage.WRITING
         if reason := choice.get("finish_reason"):
             self._finish(reason)

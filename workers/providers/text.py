@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from chat_backend.domain.errors import StreamBroken
+from chat_backend.domain.limits import SAFE_INTEGER
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LONGEST_STRING = 200
@@ -82,4 +83,7 @@ def storable(value: Any, depth: int = _DEEPEST) -> Any:
         return {short(key) or "": storable(more, depth - 1) for key, more in islice(value.items(), _MOST_ENTRIES)}
     if isinstance(value, list) and depth:
         return [storable(more, depth - 1) for more in islice(value, _MOST_ENTRIES)]
-    return value if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)) else None
+    if isinstance(value, int):
+        # A larger one no JSON writer of ours could show.
+        return value if abs(value) <= SAFE_INTEGER else None
+    return value if isinstance(value, float) and math.isfinite(value) else None

@@ -33,12 +33,12 @@ def test_what_is_no_count_is_left_out(odd: Any) -> None:
     assert Usage.read({"prompt_tokens": odd, "completion_tokens": 3}) == Usage(completion_tokens=3)
 
 
-@pytest.mark.parametrize("odd", [-0.1, "free", True, float("nan"), float("inf")])
+@pytest.mark.parametrize("odd", [-0.1, "free", True, float("nan"), float("inf"), 10**400])
 def test_what_is_no_amount_is_left_out(odd: Any) -> None:
     assert Usage.read({"cost": odd}).cost is None
 
 
-def test_a_guess_says_so() -> None:
-    guess = Usage.guess((Turn("user", "x" * 40),), "y" * 8)
+def test_what_is_filled_in_says_so() -> None:
+    filled = Usage(cost=0.5).filled((Turn("user", "x" * 40),), "y" * 8, thought_bytes=5)
 
-    assert guess == Usage(14, 2, estimated=True)
+    assert filled == Usage(14, 2 + 2, cost=0.5, estimated=True)

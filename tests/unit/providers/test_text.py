@@ -75,9 +75,9 @@ def test_what_is_storable_is_good_json(value):
 
 
 def test_numbers_that_json_does_not_know_are_left_out():
-    result = storable({"cost": math.inf, "share": math.nan, "tokens": 3})
+    result = storable({"cost": math.inf, "share": math.nan, "tokens": 3, "absurd": 10**400})
 
-    assert result == {"cost": None, "share": None, "tokens": 3}
+    assert result == {"cost": None, "share": None, "tokens": 3, "absurd": None}
 
 
 def test_depth_and_size_are_bounded():
