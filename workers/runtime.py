@@ -430,7 +430,7 @@ class Runtime:
             lost = model_titles.lost(session)
         for job_id in lost:
             with self.backend.unit_of_work() as uow:
-                model_titles.give_up(uow, job_id)
+                model_titles.give_up(uow, job_id, quota=self.settings.quota)
         self._forget_events()
 
     def _forget_events(self) -> None:

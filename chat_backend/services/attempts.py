@@ -19,7 +19,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from chat_backend.domain import summary, thoughts, tokens
 from chat_backend.domain.enums import Action, JobStatus, MessageStatus, Outcome, Purpose, Titles
 from chat_backend.domain.errors import ErrorCode, LeaseLost, ProviderError, ReplyTooLong
-from chat_backend.domain.prompt import OPTIONS, ContextLimits, PromptRequest
+from chat_backend.domain.prompt import OPTIONS, ContextLimits, PromptRequest, Turn
 from chat_backend.domain.retry import RetryPolicy
 from chat_backend.domain.usage import Usage
 from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message
@@ -199,7 +199,7 @@ def _abandon(owned: Owned) -> None:
         owned.attempt.error_code = ErrorCode.WORKER_LOST
         if owned.reply.content:
             # What the lost worker had read since its last checkpoint nobody knows, but it may be billed.
-            _count(owned.attempt, Usage(completion_tokens=tokens.estimate(owned.reply.content), estimated=True))
+            owned.attempt.completion_tokens = tokens.estimate(owned.reply.content)
 
 
 def _past_help(job: LlmJob, terms: Terms) -> dict[str, Any] | None:
@@ -214,7 +214,7 @@ def _past_help(job: LlmJob, terms: Terms) -> dict[str, Any] | None:
     return None
 
 
-def _begin(uow: UnitOfWork, owned: Owned, terms: Terms, purpose: Purpose) -> None:
+def _begin(uow: UnitOfWork, owned: Owned, terms: Terms, purpose: Purpose, turns: tuple[Turn, ...]) -> None:
     job, reply = owned.job, owned.reply
     job.attempt += 1
     job.status = JobStatus.RUNNING
@@ -229,7 +229,9 @@ def _begin(uow: UnitOfWork, owned: Owned, terms: Terms, purpose: Purpose) -> Non
         model=job.model,
         purpose=purpose,
         worker=terms.worker,
-        usage_estimated=False,
+        # Stands until the provider's count comes: of a call that is cut short none will.
+        prompt_tokens=tokens.estimate_turns(turns),
+        usage_estimated=True,
         started_at=now(),
     )
     job.attempts.append(attempt)
@@ -268,7 +270,7 @@ def _next_call(uow: UnitOfWork, owned: Owned, terms: Terms, *, may_sum_up: bool)
     else:
         purpose, turns = Purpose.REPLY, prompt.turns
         options = {name: wanted[name] for name in OPTIONS if wanted.get(name) is not None}
-    _begin(uow, owned, terms, purpose)
+    _begin(uow, owned, terms, purpose, turns)
     request = PromptRequest(job.model, turns, options, name=name_of(job))
     return Claim(
         *(job.id, chat.id, owned.reply.id, job.attempt, job.provider, request, job.trace_id),
@@ -416,7 +418,11 @@ def close(attempt: LlmAttempt, measured: Measured, outcome: Outcome, error: Prov
     attempt.finished_at = now()
     attempt.duration_ms = measured.duration_ms
     attempt.time_to_first_token_ms = measured.time_to_first_token_ms
-    _count(attempt, measured.counts)
+    if measured.counts.prompt_tokens is None and outcome in (Outcome.CANCELLED, Outcome.HANDED_OVER):
+        # Cut short before a word of its provider, that may be billing it: the estimate of its beginning stands.
+        attempt.completion_tokens = measured.counts.completion_tokens
+    else:
+        _count(attempt, measured.counts)
     attempt.generation_id = measured.generation_id
     attempt.http_status = error.http_status if error else measured.http_status
     attempt.error_code = error.code if error else None

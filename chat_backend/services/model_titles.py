@@ -46,6 +46,8 @@ def begin(uow: UnitOfWork, reply: Claim, *, worker: str, context: ContextLimits 
     question, answer = session.get(Message, job.message_id), session.get(Message, job.assistant_message_id)
     assert question is not None
     assert answer is not None
+    turns = titles.task(question.content, answer.content)
+    taken = tokens.estimate_turns(turns)
     job.attempt += 1
     attempt = LlmAttempt(
         job_id=job.id,
@@ -54,14 +56,14 @@ def begin(uow: UnitOfWork, reply: Claim, *, worker: str, context: ContextLimits 
         model=reply.request.model,
         purpose=Purpose.TITLE,
         worker=worker,
-        usage_estimated=False,
+        prompt_tokens=taken,
+        usage_estimated=True,
         started_at=now(),
     )
     job.attempts.append(attempt)
     session.flush()
     uow.tell(chat, Happening.job(job))
-    turns = titles.task(question.content, answer.content)
-    model, taken = reply.request.model, tokens.estimate_turns(turns)
+    model = reply.request.model
     options = thoughts.options(titles.TITLE_TOKENS, reply.request.options)
     options["max_tokens"] = context.reply(reply.provider, model, max_tokens=options["max_tokens"], budget=taken)
     request = PromptRequest(model, turns, options, name=name_of(job))
@@ -103,12 +105,14 @@ def lost(session: Session) -> list[UUID]:
     return list(session.scalars(query.limit(_AT_ONCE)))
 
 
-def give_up(uow: UnitOfWork, job_id: UUID) -> None:
-    """Close a call that was lost with its worker."""
+def give_up(uow: UnitOfWork, job_id: UUID, *, quota: Quota) -> None:
+    """Close a call that was lost with its worker; it may be billed, so it counts as it was estimated."""
     open_call = _open_call(uow, job_id)
     if open_call is not None:
         chat, job, attempt = open_call
         attempt.outcome, attempt.error_code, attempt.finished_at = Outcome.ABANDONED, ErrorCode.WORKER_LOST, now()
+        if quota.is_set:
+            quotas.charge(uow.session, job, attempt)
         _end(uow, chat, job, None)
 
 

@@ -59,6 +59,13 @@ def compare(running: Deployment) -> None:
     assert len({(attempt.job_id, attempt.number) for attempt, _ in pairs}) == len(calls)
     uncalled = [a for a in attempts if (a.job_id, a.number) not in {(b.job_id, b.number) for b, _ in pairs}]
     assert {attempt.outcome for attempt in uncalled} <= set(CUT_SHORT)
+    # What was cut short nobody has counted: its prompt is on record as estimated, and what was read of the reply.
+    cut = [(attempt, call) for attempt, call in pairs if attempt.outcome in CUT_SHORT]
+    assert cut
+    assert all(attempt.prompt_tokens and (attempt.usage_estimated or call["usage"]) for attempt, call in cut)
+    assert all(
+        (attempt.completion_tokens or 0) <= -(-len(call["text"]) // 4) for attempt, call in cut if not call["usage"]
+    )
     heard = [(attempt, call) for attempt, call in pairs if attempt.outcome not in CUT_SHORT]
     assert [call["status"] or 200 for attempt, call in heard if attempt.http_status] == [
         attempt.http_status for attempt, _ in heard if attempt.http_status

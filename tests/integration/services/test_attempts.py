@@ -58,6 +58,37 @@ def test_a_lost_worker_s_text_is_counted_as_far_as_it_is_known(world: World) -> 
 
     attempt = world.job(job.id).attempts[0]
     assert (attempt.outcome, attempt.completion_tokens, attempt.usage_estimated) == (Outcome.ABANDONED, 2, True)
+    assert attempt.prompt_tokens == 6
+
+
+def test_a_call_has_the_count_of_its_prompt_from_its_beginning_and_keeps_it_where_it_is_cut_short(
+    world: World,
+) -> None:
+    lost, left, stopped = (world.ask(world.new_session(), "Hello") for _ in range(3))
+    let_lease_end(world, world.must_claim(lost.id))
+    world.must_claim(lost.id)
+    claim = world.must_claim(left.id)
+    with world.backend.unit_of_work() as uow:
+        attempts.stopped(uow, claim, measured())
+    claim = world.must_claim(stopped.id)
+    with world.backend.unit_of_work() as uow:
+        llm_jobs.cancel(uow, stopped.id, ALICE)
+    with world.backend.unit_of_work() as uow:
+        attempts.stopped(uow, claim, measured())
+
+    found = [world.job(job.id).attempts[0] for job in (lost, left, stopped)]
+
+    assert [a.outcome for a in found] == [Outcome.ABANDONED, Outcome.HANDED_OVER, Outcome.CANCELLED]
+    assert [(a.prompt_tokens, a.usage_estimated) for a in found] == [(6, True)] * 3
+
+
+def test_a_call_that_was_refused_has_no_count(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello")
+    fail(world, world.must_claim(job.id), ProviderRefused("No.", http_status=400))
+
+    attempt = world.job(job.id).attempts[0]
+
+    assert (attempt.prompt_tokens, attempt.completion_tokens, attempt.usage_estimated) == (None, None, False)
 
 
 def test_a_second_delivery_finds_nothing_to_claim(world: World) -> None:

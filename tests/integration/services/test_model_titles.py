@@ -171,9 +171,13 @@ def test_a_call_that_was_lost_with_its_worker_is_closed(world: World) -> None:
     with world.backend.reading() as session:
         lost = model_titles.lost(session)
     with world.backend.unit_of_work() as uow:
-        model_titles.give_up(uow, claim.job_id)
+        model_titles.give_up(uow, claim.job_id, quota=Quota(tokens=1000))
 
     assert (early, open_by_then, lost) == ([], ["open_attempts"], [claim.job_id])
-    assert world.job(claim.job_id).attempts[1].outcome == Outcome.ABANDONED
+    attempt = world.job(claim.job_id).attempts[1]
+    with world.backend.reading() as session:
+        used = quotas.standing(session, ALICE.id).used
+    assert (attempt.outcome, attempt.usage_estimated) == (Outcome.ABANDONED, True)
+    assert used == Amount(0, attempt.prompt_tokens or 0) != Amount()
     assert title(world, session_id) == "How do I bake bread?"
     assert violations(world) == []
