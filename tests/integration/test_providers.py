@@ -412,6 +412,11 @@ def test_any_other_finish_reason_is_a_success_that_says_so(stub, reason):
         ("finish=error", "PROVIDER_FAILED", True, 200, None),
         ("whole_error", "PROVIDER_FAILED", True, 200, None),
         ("whole_error,error_code=404", "PROVIDER_REJECTED", False, 404, None),
+        ("error_event=0,error_code=context_length_exceeded", "PROVIDER_REJECTED", False, 200, None),
+        ("error_event=2,error_code=content_filter", "PROVIDER_MODERATED", False, 200, None),
+        ("whole_error,error_code=model_not_found", "PROVIDER_REJECTED", False, 200, None),
+        ("fail=400,vllm_error,error_code=context_length_exceeded", "PROVIDER_REJECTED", False, 400, None),
+        ("error_event=1,vllm_error,error_code=404", "PROVIDER_REJECTED", False, 404, None),
     ],
 )
 def test_each_refusal_has_its_code(stub, script, code, retryable, status, wait):
@@ -471,7 +476,28 @@ def test_text_before_an_error_is_handed_on(stub):
     assert (answer.text, answer.error.http_status) == (expected_text("t", 4), 502)
 
 
+@pytest.mark.parametrize("script", ["fail=404", "error_event=0,error_code=404"])
+def test_older_error_objects_without_a_wrapping_are_read_too(stub, script):
+    error = ask(stub, f"{script},vllm_error").error
+
+    assert (error.http_status, error.error_type) == (404, "stub_error")
+
+
 # Breaks
+
+
+@pytest.mark.parametrize("then", ["malformed", "error", "long"])
+def test_what_breaks_after_the_whole_text_does_not_take_the_reply_away(stub, then):
+    answer = ask(stub, f"tokens=4,usage=finish,then={then}")
+
+    assert (answer.error, answer.text) == (None, expected_text("t", 4))
+    assert (answer.completion.finish_reason, answer.completion.counts.completion_tokens) == ("stop", 4)
+
+
+def test_a_model_that_declines_has_answered(stub):
+    answer = ask(stub, "tokens=4,declines")
+
+    assert (answer.error, answer.text) == (None, expected_text("t", 4))
 
 
 @pytest.mark.parametrize(
@@ -519,6 +545,7 @@ def test_more_than_a_reply_may_hold_breaks_the_stream(stub):
     answer = ask(stub, "tokens=1000000,burst=200", llm_total_timeout_seconds=60)
 
     assert isinstance(answer.error, StreamBroken)
+    assert not answer.error.retryable  # it would do so again
     assert len(answer.text) > 1_000_000
 
 

@@ -106,7 +106,9 @@ def chunks(script: Script, model: str) -> Iterator[tuple[str, bytes]]:
 
 def _odd_or_plain(script: Script, number: int, chunk: Any) -> Iterator[tuple[str, bytes]]:
     text = token(script.tag, number)
-    if number != 1:
+    if "declines" in script:
+        yield text, chunk({"content": None, "refusal": text})
+    elif number != 1:
         yield text, chunk({"content": text})
     elif "nul" in script:
         yield text, chunk({"content": "\0" + text})

@@ -23,7 +23,9 @@ checksum of the last user message, or `tag=`. `expected_text(tag, tokens)` gives
  breaks      cut=N (connection closed after N tokens, chunk not ended)  eof=N (clean end after N tokens)
              close (no chunks: the end of the connection is the end)  reset=N (RST)  drop (closed before the headers)
              garbage (not HTTP)  error_event=N (error object after N tokens; with error_code)  malformed=N  not_object=N
- oddities    nul  surrogate  split_pair  bad_utf8  unicode  new_id  content_null  empty_deltas  no_usage  no_done
+             then=malformed | error | long (after the finish)
+ oddities    declines (says it as a refusal)  vllm_error (the error object is the body)
+             nul  surrogate  split_pair  bad_utf8  unicode  new_id  content_null  empty_deltas  no_usage  no_done
              no_finish  usage=later|finish|empty_delta  bytes=N (writes of N bytes)  eol=cr|crlf  no_last_line
              whole (a JSON body although a stream was asked for)  whole_error  html  gzip  giant=BYTES (one line)
  servers     server=llamacpp | litellm | transformers | mockllm | openrouter | ollama
@@ -150,6 +152,11 @@ class Answer:
         await response.write(body[10:])
         return response
 
+    def _after_the_end(self, what: str) -> bytes:
+        if what == "error":
+            return orjson.dumps(self._error())
+        return b"{oops" if what == "malformed" else b'{"x": "' + b"x" * 2_000_000 + b'"}'
+
     def _error(self) -> dict[str, Any]:
         status = str(self.entry.status or "")
         code = self.script.text("error_code", status)
@@ -158,6 +165,8 @@ class Answer:
         coded: dict[str, Any] = {} if code in ("", "none") else {"code": int(code) if code.isdigit() else code}
         canary = f"CANARY you said: {self.entry.last_user_message}"
         error = {"message": canary, "type": "stub_error"} | coded
+        if "vllm_error" in self.script:
+            return {"object": "error", "param": None} | error
         if reasons := self.script.text("flagged"):
             flagged = {
                 "reasons": reasons.split("+"),
@@ -200,6 +209,8 @@ class Answer:
                 return ended
         if self.script.text("hang") == "end":
             await asyncio.Event().wait()
+        if then := self.script.text("then"):
+            await wire.write(b"data: " + self._after_the_end(then) + b"\n\n")
         if "no_done" not in self.script:
             await wire.write(b"data: [DONE]" + (b"" if "no_last_line" in self.script else b"\n\n"))
         self.entry.finished = True

@@ -13,7 +13,14 @@ import httpx
 import orjson
 
 from chat_backend.config import Settings
-from chat_backend.domain.errors import ErrorCode, ProviderError, ProviderRefused, ProviderTimeout, StreamBroken
+from chat_backend.domain.errors import (
+    ErrorCode,
+    ProviderError,
+    ProviderRefused,
+    ProviderTimeout,
+    ReplyTooLong,
+    StreamBroken,
+)
 from chat_backend.domain.prompt import PromptRequest
 from workers.providers.base import Completion
 from workers.providers.connections import (
@@ -26,7 +33,7 @@ from workers.providers.connections import (
     without_credentials,
 )
 from workers.providers.deadlines import Deadlines, Limits, Stage
-from workers.providers.refusals import refusal
+from workers.providers.refusals import error_in, refusal
 from workers.providers.reply import MOST_BODY_BYTES, ReplyReader
 from workers.providers.text import parse, short
 
@@ -84,8 +91,10 @@ class OpenAICompatible:
             if not reply.finished:
                 raise translated(error, known.http_status) from error
         except ProviderError as error:
-            error.http_status = error.http_status or known.http_status
-            raise
+            # What follows the whole text, counts or a farewell, is not worth throwing the reply away for.
+            if not reply.finished or isinstance(error, ReplyTooLong):
+                error.http_status = error.http_status or known.http_status
+                raise
         return known
 
     def spelled(self, options: Mapping[str, Any]) -> Options:
@@ -184,6 +193,6 @@ async def _error_object(response: httpx.Response) -> Any:
                 body += part
                 if len(body) > MOST_ERROR_BYTES:
                     return None
-    with contextlib.suppress(ProviderError, KeyError, TypeError):
-        return parse(bytes(body))["error"]
+    with contextlib.suppress(ProviderError):
+        return error_in(parse(bytes(body)))
     return None

@@ -32,6 +32,13 @@ _PLAIN = {
     "context_length_exceeded": "The conversation is longer than the model can read",
     "model_not_found": "The provider does not have this model",
 }
+# Said inside a successful response, without a status: what no second asking would change.
+_HOPELESS = {
+    **dict.fromkeys(("context_length_exceeded", "invalid_request_error", "BadRequestError"), 400),
+    **dict.fromkeys((*_MODERATION, "model_not_found", "not_found_error", "NotFoundError"), 400),
+    **dict.fromkeys(("authentication_error", "invalid_api_key", "permission_error"), 401),
+    **dict.fromkeys(("insufficient_quota", "billing_error"), 402),
+}
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,49}", re.ASCII)
 _REASON = re.compile(r"[A-Za-z][A-Za-z0-9_/ -]{0,39}", re.ASCII)
 _MOST_REASONS = 10
@@ -39,10 +46,13 @@ _OURS_TO_MEND = {ErrorCode.PROVIDER_REJECTED, ErrorCode.PROVIDER_UNAUTHORIZED}
 _RETRYABLE = {ErrorCode.PROVIDER_TIMEOUT, ErrorCode.PROVIDER_RATE_LIMITED, ErrorCode.PROVIDER_FAILED}
 
 
-def refusal(status: int, headers: Mapping[str, str], said: Any = None) -> ProviderError:
+def refusal(
+    status: int, headers: Mapping[str, str], said: Any = None, *, http_status: int | None = None
+) -> ProviderError:
     """Say what an HTTP status other than success means; `said` is the error object that came with it.
 
-    Of that only single words are taken: its sentences may quote the prompt.
+    Of that only single words are taken: its sentences may quote the prompt. `http_status` is what really came, where
+    the status is only what it means.
     """
     word, reasons = error_type(said), _moderation_reasons(said)
     code = _CODES.get(status) or (ErrorCode.PROVIDER_FAILED if status >= 500 else ErrorCode.PROVIDER_REJECTED)
@@ -54,10 +64,10 @@ def refusal(status: int, headers: Mapping[str, str], said: Any = None) -> Provid
     retryable = code in _RETRYABLE or (status == 402 and wait is not None)
     kind = ProviderTimeout if code == ErrorCode.PROVIDER_TIMEOUT else ProviderRefused
     return kind(
-        f"{sentence}{because} (HTTP {status}).",
+        f"{sentence}{because} (HTTP {http_status or status}).",
         code=code,
         retryable=retryable,
-        http_status=status,
+        http_status=http_status or status,
         retry_after_seconds=wait if retryable else None,
         error_type=word,
     )
@@ -66,6 +76,8 @@ def refusal(status: int, headers: Mapping[str, str], said: Any = None) -> Provid
 def refusal_in_stream(error: Any, headers: Mapping[str, str]) -> ProviderError:
     """Say what an error object inside a successful response means; its code may be anything."""
     status = _status(error.get("code") if isinstance(error, dict) else None)
+    if status is None and (meant := next(filter(None, map(_HOPELESS.get, _words(error))), None)):
+        return refusal(meant, headers, error, http_status=200)
     return refusal(status, headers, error) if status else failure(error)
 
 
@@ -77,9 +89,20 @@ def failure(error: Any = None) -> ProviderError:
 
 def error_type(error: Any) -> str | None:
     """Return the provider's word for an error, where it is one: the finer of `code` and `type`."""
+    return next(iter(_words(error)), None)
+
+
+def _words(error: Any) -> list[str]:
     said = error if isinstance(error, dict) else {}
     words = [said[name] for name in ("code", "type") if isinstance(said.get(name), str)]
-    return next((word for word in words if _WORD.fullmatch(word)), None)
+    return [word for word in words if _WORD.fullmatch(word)]
+
+
+def error_in(body: Any) -> Any:
+    """Return the error object of a body or an event; None where there is none. Older vLLM's is the body itself."""
+    if not isinstance(body, dict):
+        return None
+    return body if body.get("object") == "error" else body.get("error")
 
 
 def _moderation_reasons(error: Any) -> list[str] | None:

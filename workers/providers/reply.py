@@ -8,7 +8,7 @@ from typing import Any
 from chat_backend.domain.errors import StreamBroken
 from workers.providers.base import Completion
 from workers.providers.deadlines import Stage
-from workers.providers.refusals import failure, refusal_in_stream
+from workers.providers.refusals import error_in, failure, refusal_in_stream
 from workers.providers.sse import EventSplitter
 from workers.providers.text import TextMender, parse, short, storable
 
@@ -74,7 +74,8 @@ class ReplyReader:
     def _count(self, more: int) -> None:
         self._received += more
         if self._received > (MOST_STREAM_BYTES if self._body is None else MOST_BODY_BYTES):
-            raise StreamBroken("The provider sent more than a reply may hold.")
+            # It would do so again, and be billed again.
+            raise StreamBroken("The provider sent more than a reply may hold.", retryable=False)
 
     def _take(self, events: list[bytes]) -> bool:
         try:
@@ -109,13 +110,14 @@ class ReplyReader:
         if self.known.model is None:
             self.known.model = short(chunk.get("model"))
             self.known.generation_id = self.known.generation_id or short(chunk.get("id"))
-        if error := chunk.get("error"):
+        if error := error_in(chunk):
             raise refusal_in_stream(error, self._headers)
 
     def _take_choice(self, choice: dict[str, Any], written: dict[str, Any]) -> None:
         if choice.get("index"):
             return
-        text = written.get("content")
+        # A model that declines says so in a field of its own (OpenAI): it is what it answers.
+        text = written.get("content") or written.get("refusal")
         if text:
             self._texts.append("" + text)  # anything but text raises
         thought = written.get("reasoning") or written.get("reasoning_content")

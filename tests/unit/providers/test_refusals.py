@@ -32,7 +32,9 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(value, seconds):
     assert result == seconds
 
 
-@pytest.mark.parametrize("code", [None, "none", "context_length_exceeded", 42, 200, "٤٢٩", True, [], {"a": 1}, 4290])
+@pytest.mark.parametrize(
+    "code", [None, "none", "server_error", "overloaded_error", 42, 200, "٤٢٩", True, [], {"a": 1}, 4290]
+)
 def test_an_error_object_without_a_status_may_be_tried_again(code):
     error = refusal_in_stream({"code": code, "message": "CANARY"}, {})
 
@@ -44,6 +46,24 @@ def test_an_error_object_s_code_is_read_like_a_status(code):
     error = refusal_in_stream({"code": code}, {})
 
     assert (error.code, error.retryable, error.http_status) == ("PROVIDER_PAYMENT_REQUIRED", False, 402)
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ({"code": "context_length_exceeded"}, "PROVIDER_REJECTED"),
+        ({"type": "invalid_request_error", "code": None}, "PROVIDER_REJECTED"),
+        ({"type": "invalid_request_error", "code": "a_new_word"}, "PROVIDER_REJECTED"),
+        ({"code": "content_filter"}, "PROVIDER_MODERATED"),
+        ({"code": "model_not_found"}, "PROVIDER_REJECTED"),
+        ({"type": "authentication_error"}, "PROVIDER_UNAUTHORIZED"),
+        ({"code": "insufficient_quota"}, "PROVIDER_PAYMENT_REQUIRED"),
+    ],
+)
+def test_a_word_that_no_second_asking_would_change_is_final_without_a_status_too(said, code):
+    error = refusal_in_stream(said, {})
+
+    assert (error.code, error.retryable, error.http_status) == (code, False, 200)
 
 
 @pytest.mark.parametrize("said", ["a sentence", ["a"], 1, True])
