@@ -237,14 +237,18 @@ class Settings:
     jwt_audience: str = setting("", "Required `aud` of tokens, where set.")
 
     # Providers
+    # Secret too: an address may carry user and password.
     local_llm_base_url: str = setting(
-        "http://localhost:11434/v1", "Provider LOCAL: any OpenAI-compatible server.", _http_url
+        "http://localhost:11434/v1", "Provider LOCAL: any OpenAI-compatible server.", _http_url, secret=True
     )
     local_llm_api_key: str = setting("", "Key for LOCAL, where it wants one.", secret=True)
-    openrouter_base_url: str = setting("https://openrouter.ai/api/v1", "Provider OPENROUTER.", _http_url)
+    openrouter_base_url: str = setting("https://openrouter.ai/api/v1", "Provider OPENROUTER.", _http_url, secret=True)
     openrouter_api_key: str = setting("", "Key for OPENROUTER; without it the provider is not configured.", secret=True)
     openai_base_url: str = setting(
-        "https://api.openai.com/v1", "Provider OPENAI: OpenAI, or a service that speaks as it does.", _http_url
+        "https://api.openai.com/v1",
+        "Provider OPENAI: OpenAI, or a service that speaks as it does.",
+        _http_url,
+        secret=True,
     )
     openai_api_key: str = setting("", "Key for OPENAI; without it the provider is not configured.", secret=True)
     app_url: str = setting("", "Address of your app, told to OPENROUTER as `HTTP-Referer`.")

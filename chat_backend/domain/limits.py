@@ -8,6 +8,8 @@ REPLY_CHARACTERS = 200_000
 SYSTEM_PROMPT_CHARACTERS = 32_000
 FREE_FORM_BYTES = 16 * 1024
 FREE_FORM_DEPTH = 10
+# The schema of a form with lists of objects takes three levels for each of its own.
+FORMAT_DEPTH = 30
 BODY_BYTES = 1024 * 1024
 FRAME_BYTES = 256 * 1024
 FALLBACKS = 5

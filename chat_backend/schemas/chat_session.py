@@ -58,14 +58,14 @@ class SessionSettings(Options):
 
 
 class SettingsField(fields.Nested):
-    """`settings`: known keys checked, others kept; at most 16 KiB and ten levels deep."""
+    """`settings`: known keys checked, others kept; at most 16 KiB, and ten levels deep but for `response_format`."""
 
     def __init__(self, **more: Any) -> None:
         super().__init__(SessionSettings, unknown=INCLUDE, **more)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, partial: Any = None, **more: Any) -> dict[str, Any]:
         if isinstance(value, dict):
-            check_free_form(value)
+            check_free_form(value, but="response_format")  # it has its own depth
         found: dict[str, Any] = super()._deserialize(value, attr, data, partial=partial, **more)
         return found
 

@@ -146,16 +146,18 @@ class _QueryNumber(fields.Integer):
 class FreeForm(fields.Dict):
     """An object of the client's own: at most 16 KiB and ten levels deep."""
 
+    depth = limits.FREE_FORM_DEPTH
+
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> dict[str, Any]:
         found: dict[str, Any] = super()._deserialize(value, attr, data, **more)
-        check_free_form(found)
+        check_free_form(found, depth=self.depth)
         return found
 
 
-def check_free_form(value: dict[str, Any]) -> None:
-    """Raise ValidationError where an object is too large or too deep."""
-    if depth_of(value) > limits.FREE_FORM_DEPTH:
-        raise ValidationError(f"Nested more than {limits.FREE_FORM_DEPTH} levels deep.")
+def check_free_form(value: dict[str, Any], *, depth: int = limits.FREE_FORM_DEPTH, but: str | None = None) -> None:
+    """Raise ValidationError where an object is too large or, `but` for one field of it, too deep."""
+    if depth_of({name: inner for name, inner in value.items() if name != but}) > depth:
+        raise ValidationError(f"Nested more than {depth} levels deep.")
     if len(json.dumps(value, ensure_ascii=False).encode()) > limits.FREE_FORM_BYTES:
         raise ValidationError(f"Larger than {limits.FREE_FORM_BYTES} bytes.")
 

@@ -32,6 +32,8 @@ class Stop(fields.Field[Any]):
 class ResponseFormat(FreeForm):
     """`{"type": "text"}`, `{"type": "json_object"}`, or `json_schema` with the schema in `json_schema`."""
 
+    depth = limits.FORMAT_DEPTH
+
     def __init__(self, **more: Any) -> None:
         # Each alternative whole, and anyOf: who makes examples of the document then need not throw most of them away.
         plain = {"type": "object", "properties": {"type": {"enum": list(FORMATS[:2])}}, "required": ["type"]}

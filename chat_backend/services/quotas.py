@@ -100,11 +100,12 @@ def hold_days(session: Session, user_id: str, jobs: Iterable[LlmJob]) -> None:
 def settle(session: Session, job: LlmJob, text: str) -> None:
     """Turn a reservation into what was really used, once; `text` is the reply's, as far as it is known.
 
-    A failed job is no request used up; what its attempts cost is.
+    A failed job is no request used up, unless it was the reply that had no end; what its attempts cost is.
     """
     if not job.holds_reservation:
         return
-    requests = 1 if job.attempts and job.status != JobStatus.FAILED else 0
+    in_vain = job.status == JobStatus.FAILED and job.error_code != ErrorCode.REPLY_TOO_LONG
+    requests = 1 if job.attempts and not in_vain else 0
     spent = sum(_cost(attempt, job, text) for attempt in job.attempts)
     _add(session, job.user_id, _day(job.created_at), Amount(requests, spent))
     job.reserved_prompt_tokens = job.reserved_reply_tokens = None

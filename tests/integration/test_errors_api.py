@@ -39,6 +39,20 @@ def test_the_largest_that_is_allowed_is_taken(rest: Rest) -> None:
     assert (shown["title"], shown["settings"]) == (body["title"], settings)
 
 
+@pytest.mark.parametrize(("depth", "status"), [(30, 201), (31, 422)])
+def test_the_form_of_a_reply_may_be_nested_deeper_than_other_objects(
+    sqlite_rest: Rest, depth: int, status: int
+) -> None:
+    form = {"type": "json_schema", "json_schema": nested(depth - 1)}
+    body = {"llm_provider": "LOCAL", "llm_model": "m", "settings": {"response_format": form}}
+    session_id = sqlite_rest.new_session()
+
+    made = sqlite_rest.post("/sessions", body)
+    asked = sqlite_rest.post(f"/sessions/{session_id}/messages", {"content": "x", "response_format": form})
+
+    assert (made.status_code, asked.status_code) == (status, status)
+
+
 def test_a_compressed_body_is_not_read(sqlite_rest: Rest) -> None:
     response = send(sqlite_rest, b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
 

@@ -126,6 +126,7 @@ def test_an_explicit_broker_wins_over_redis() -> None:
 
 def test_secrets_are_not_shown() -> None:
     secret = {"JWT_SECRET": SECRET, "REDIS_URL": "redis://:hidden@h", "LOCAL_LLM_API_KEY": "hidden"}
+    secret |= {f"{name}_BASE_URL": "https://user:hidden@h/v1" for name in ("LOCAL_LLM", "OPENROUTER", "OPENAI")}
 
     shown = repr(Settings.from_environment(secret))
 

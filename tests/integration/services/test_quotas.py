@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select, update
 
-from chat_backend.domain.errors import ErrorCode, ProviderUnreachable, StreamBroken, TooMany
+from chat_backend.domain.errors import ErrorCode, ProviderUnreachable, ReplyTooLong, StreamBroken, TooMany
 from chat_backend.domain.quota import Amount, Quota, Standing
 from chat_backend.domain.retry import RetryPolicy
 from chat_backend.domain.usage import Usage
@@ -213,6 +213,17 @@ def test_every_attempt_costs_and_a_failed_reply_is_no_request_used_up(world: Wor
             attempts.failed(uow, claim, measured("x", counts=counts), error=broken, policy=again)
 
     assert standing(world) == Standing(used=Amount(0, 23), reserved=Amount())
+
+
+def test_a_reply_without_end_is_a_request_used_up(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello", quota=THOUSAND_TOKENS)
+    claim = world.must_claim(job.id)
+
+    with world.backend.unit_of_work() as uow:
+        whole = measured("x", counts=Usage(10, 50))
+        attempts.failed(uow, claim, whole, error=ReplyTooLong("No end."), policy=ONCE)
+
+    assert standing(world).used == Amount(1, 60)
 
 
 def test_a_reply_that_is_deleted_while_it_is_written_costs_what_was_written(world: World) -> None:
