@@ -17,7 +17,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import long, profile, report
+from bench import flooder, long, profile, report
 from bench.load import Load, Result, converse
 from bench.report import Run
 from bench.stub import Course
@@ -36,7 +36,8 @@ def main() -> None:
     facts = report.machine()
     print(facts, flush=True)
     names = tuple(asked.only.split(",")) if asked.only else NAMES
-    environ = dict(pair.split("=", 1) for pair in asked.set)
+    environ = flooder.SETTINGS if asked.part == "flood" else {}
+    environ = environ | dict(pair.split("=", 1) for pair in asked.set)
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
         started(names, Path(folder), environ=environ) as targets,

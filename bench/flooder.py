@@ -13,24 +13,39 @@ import time
 from collections import Counter
 
 import aiohttp
+import jwt
 
-from bench.wire import WebSocket
+from bench.wire import PONG, TEXT, WebSocket
 
 CONNECTIONS = 20
-SOCKETS = 3
 API = "/api/v1/chat"
-FRAMES_AT_ONCE = 50
+# The settings of the product that is flooded: those that it has by itself where users are told apart.
+KEY = "a key of the benchmark, and of nothing else"
+SETTINGS = {"AUTH_MODE": "jwt", "JWT_SECRET": KEY}
+# What each socket says, and how much of it at once: commands, pongs that nobody asked for, and the largest frames
+# that are cheap to write and dear to read.
+SAID = (
+    (TEXT, b'{"type":"ping"}', 50),
+    (PONG, b"", 500),
+    (TEXT, b'{"type":"ping","x":[' + b"[]," * 85_000 + b"0]}", 2),
+)
 
 
 async def flood(url: str, session_id: str, *, user: str, seconds: float) -> Counter[str]:
     """Flood for so long; return what came of it."""
     end, counts = time.monotonic() + seconds, Counter[str]()
-    headers, connector = {"X-User-ID": user}, aiohttp.TCPConnector(limit=CONNECTIONS)
+    headers, connector = who(user), aiohttp.TCPConnector(limit=CONNECTIONS)
     async with aiohttp.ClientSession(f"{url}{API}/", headers=headers, connector=connector) as http:
         asking = [_ask(http, session_id, end, counts, writes=n % 2 == 0) for n in range(CONNECTIONS)]
         socket_url = f"ws{url.removeprefix('http')}{API}/sessions/{session_id}/websocket?user_id={user}"
-        await asyncio.gather(*asking, *(_say(socket_url, end, counts) for _ in range(SOCKETS)))
+        await asyncio.gather(*asking, *(_say(socket_url, headers, end, counts, *said) for said in SAID))
     return counts
+
+
+def who(user: str) -> dict[str, str]:
+    """Return the headers that say who asks, whatever the mode."""
+    token = jwt.encode({"sub": user, "exp": int(time.time()) + 3600}, KEY, algorithm="HS256")
+    return {"X-User-ID": user, "Authorization": f"Bearer {token}"}
 
 
 async def _ask(http: aiohttp.ClientSession, session_id: str, end: float, counts: Counter[str], *, writes: bool) -> None:
@@ -41,16 +56,18 @@ async def _ask(http: aiohttp.ClientSession, session_id: str, end: float, counts:
             counts[f"answered {answer.status}"] += 1
 
 
-async def _say(url: str, end: float, counts: Counter[str]) -> None:
+async def _say(
+    url: str, headers: dict[str, str], end: float, counts: Counter[str], opcode: int, payload: bytes, at_once: int
+) -> None:
     while time.monotonic() < end:
         try:
-            socket = await WebSocket(url, lambda payload, at: None).open()
+            socket = await WebSocket(url, lambda payload, at: None, headers=headers).open()
         except ConnectionError:
             counts["sockets refused"] += 1
             continue
         while not socket.closed.done() and time.monotonic() < end:
-            for _ in range(FRAMES_AT_ONCE):
-                socket.send({"type": "ping"})
+            for _ in range(at_once):
+                socket.write(opcode, payload)
                 counts["frames"] += 1
             await asyncio.sleep(0.01)
         counts["sockets closed"] += socket.closed.done()

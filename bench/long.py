@@ -18,6 +18,7 @@ import redis
 from sqlalchemy import create_engine, insert, text, update
 from sqlalchemy.engine import make_url
 
+from bench import flooder
 from bench.load import MILLION, Tally, parse_once, percentile, read_chat
 from bench.processes import cpu_seconds, resident_bytes
 from bench.stub import Course
@@ -276,21 +277,20 @@ class _requests:
 async def flood(target: Chat) -> dict[str, str]:
     """Time a user's requests, then again while another floods REST and sockets from a process of its own.
 
-    To be run with what is on in jwt mode:
-    `--set RATE_LIMIT_PER_USER=1200 --set RATE_LIMIT_PER_ADDRESS=6000 --set MAX_REQUESTS_AT_ONCE=2`.
+    Asked for as the only part it runs with what is on in jwt mode by itself.
     """
     calm, flooded = _insert_sessions(target, 2)
-    async with aiohttp.ClientSession(headers={"X-User-ID": "owner-0"}) as http:
+    async with aiohttp.ClientSession(headers=flooder.who("owner-0")) as http:
         url = f"{target.url}{API}/sessions/{calm}/messages"
         await _steadily(http, url, 2.0)
         quiet = await _steadily(http, url, FLOOD_SECONDS)
         command = [sys.executable, "-m", "bench.flooder", "--url", target.url, "--session", flooded]
-        flooder = await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             *command, "--user", "owner-1", "--seconds", str(FLOOD_SECONDS + 1), stdout=asyncio.subprocess.PIPE
         )
         await asyncio.sleep(1)
         beside = await _steadily(http, url, FLOOD_SECONDS)
-        said, _ = await flooder.communicate()
+        said, _ = await process.communicate()
     ratio = percentile(beside, 95) / percentile(quiet, 95)
     return {
         "another user's request, quiet and beside a flood, p50": f"{_ms(quiet, 50)} and {_ms(beside, 50)} ms",

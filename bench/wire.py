@@ -6,7 +6,7 @@ import asyncio
 import struct
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 import orjson
@@ -19,13 +19,13 @@ _DEFLATED, _FLUSHED = 0x40, b"\x00\x00\xff\xff"
 _UPGRADE = (
     "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
-    "Sec-WebSocket-Extensions: {offer}\r\n\r\n"
+    "Sec-WebSocket-Extensions: {offer}\r\n{more}\r\n"
 )
 _ASK = (
     "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n"
     "Connection: close\r\n\r\n"
 )
-_TEXT, _CLOSE, _PING = 0x1, 0x8, 0x9
+TEXT, _CLOSE, _PING, PONG = 0x1, 0x8, 0x9, 0xA
 
 Receive = Callable[[bytes, int], None]
 
@@ -33,9 +33,10 @@ Receive = Callable[[bytes, int], None]
 class WebSocket(asyncio.Protocol):
     """One WebSocket: every text goes to `receive`, with the nanosecond at which its bytes were read."""
 
-    def __init__(self, url: str, receive: Receive) -> None:
+    def __init__(self, url: str, receive: Receive, *, headers: Mapping[str, str] | None = None) -> None:
         self.receive = receive
         self._url = urlsplit(url)
+        self._headers = headers or {}
         self._unread = b""
         self._upgraded = False
         self._inflate: Callable[[bytes], bytes] = zlib.decompressobj(-zlib.MAX_WBITS).decompress
@@ -54,24 +55,29 @@ class WebSocket(asyncio.Protocol):
     def send(self, frame: dict[str, object]) -> int:
         """Send a frame and return the nanosecond at which that was begun."""
         at = time.monotonic_ns()
-        self._write(_TEXT, orjson.dumps(frame))
+        self.write(TEXT, orjson.dumps(frame))
         return at
 
     def close(self) -> None:
         """Say goodbye and hang up."""
         if not self._transport.is_closing():
-            self._write(_CLOSE, struct.pack("!H", 1000))
+            self.write(_CLOSE, struct.pack("!H", 1000))
             self._transport.close()
 
-    def _write(self, opcode: int, payload: bytes) -> None:
+    def write(self, opcode: int, payload: bytes) -> None:
+        """Send one frame of any kind."""
         size = len(payload)
-        length = bytes((0x80 | size,)) if size < 126 else b"\xfe" + struct.pack("!H", size)
+        if size < 126:
+            length = bytes((0x80 | size,))
+        else:
+            length = b"\xfe" + struct.pack("!H", size) if size < 65536 else b"\xff" + struct.pack("!Q", size)
         self._transport.write(bytes((0x80 | opcode,)) + length + _KEY + payload)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
         path = f"{self._url.path}?{self._url.query}"
-        transport.write(_UPGRADE.format(path=path, host=self._url.netloc, offer=_OFFER).encode())
+        more = "".join(f"{name}: {value}\r\n" for name, value in self._headers.items())
+        transport.write(_UPGRADE.format(path=path, host=self._url.netloc, offer=_OFFER, more=more).encode())
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self.opened.done():
@@ -116,10 +122,10 @@ class WebSocket(asyncio.Protocol):
         self._unread = data[start:]
 
     def _take(self, opcode: int, payload: bytes, at: int) -> None:
-        if opcode == _TEXT:
+        if opcode == TEXT:
             self.receive(payload, at)
         elif opcode == _PING:
-            self._write(0xA, payload)
+            self.write(PONG, payload)
         elif opcode == _CLOSE:
             self.close_code = int.from_bytes(payload[:2], "big")
             self._transport.close()
