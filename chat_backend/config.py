@@ -211,9 +211,9 @@ class Settings:
         "Replies that wait in the whole deployment; beyond, asking is answered 503; 0: any number.",
         _int(0, 10_000_000),
     )
-    max_requests_at_once: int = setting(
-        0,
-        "REST requests of one user that a web process works at, others wait in line and hold a thread; 0: any number.",
+    max_requests_at_once: int | None = setting(
+        None,
+        "Requests of one user that a web process works at, others wait in line; 0: any number; empty: 2 in `jwt` mode.",
         _int(0, 10_000),
     )
     refused_seconds: float = setting(
@@ -428,6 +428,10 @@ class Settings:
     @property
     def jobs_of_user(self) -> int:
         return self._in_jwt_mode(self.max_jobs_per_user, 300)
+
+    @property
+    def requests_at_once(self) -> int:
+        return self._in_jwt_mode(self.max_requests_at_once, 2)
 
     def _in_jwt_mode(self, given: int | None, default: int) -> int:
         """Return a limit: the one given, else in jwt mode the default; 0 is none."""

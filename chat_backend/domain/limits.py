@@ -27,3 +27,5 @@ WAIT_SECONDS = 25
 MAX_WAIT_SECONDS = 60
 KEPT_EVENTS = 1_000
 IDEMPOTENCY_KEY_CHARACTERS = 255
+# Requests of all users that wait for their turn in one web process.
+WAITING_IN_LINE = 300

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import BoundedSemaphore
 from uuid import UUID
 
@@ -58,15 +59,18 @@ def identify_http(request: Request) -> User:
 def identify_stream(request: Request, session_id: UUID, backend: Backend) -> User:
     """Return who opens a stream: by `?ticket=` (used up), in dev mode by `?user_id=`, else by header.
 
-    Raises Unauthenticated, TooMany, and Unavailable where a ticket can't be looked up.
+    It is their turn until the stream is open (`end_turn`). Raises Unauthenticated, TooMany, and Unavailable where a
+    ticket can't be looked up.
     """
     ticket = request.args.get("ticket")
     if ticket is None:
-        return _counted(lambda: _who_streams(request, backend))
+        return _in_turn(lambda: _who_streams(request, backend))
     # Before the ticket is looked up, for that is dearer than anything else a stranger can ask for.
     rate_limits().request(request, None)
     user = _by_ticket(ticket, session_id, backend)
-    rate_limits().command(user)
+    begin_turn(user)
+    with _slow_refusals():
+        rate_limits().command(user)
     return user
 
 
@@ -84,44 +88,38 @@ def _ask() -> None:
     if rule is None or rule.endpoint in OPEN:
         rate_limits().request(request, None)
     else:
-        g.user = _in_turn()
+        g.user = _in_turn(lambda: identify_http(request))
 
 
-def _in_turn() -> User:
+def _in_turn(identify: Callable[[], User]) -> User:
     """Find out who asks, wait for their turn, and count the request. Raises TooMany."""
     try:
-        user = identify_http(request)
+        user = identify()
     except (Unauthenticated, Unavailable):
         rate_limits().request(request, None)
         raise
     begin_turn(user)
-    try:
+    with _slow_refusals():
         rate_limits().request(request, user)
-    except TooMany:
-        # In their turn: a flood that is refused at once comes back at once, and takes the processor from others.
-        _hold_for_a_moment()
-        raise
     return user
 
 
-def _hold_for_a_moment() -> None:
-    """Wait, where not too many do: each of them holds a thread of everyone's."""
+@contextmanager
+def _slow_refusals() -> Iterator[None]:
+    """In their turn: a flood that is refused at once comes back at once, and takes the processor from others.
+
+    Where many are held already they are answered at once, for each of them holds a thread of everyone's.
+    """
     held: BoundedSemaphore = current_app.extensions["held_refusals"]
-    if held.acquire(blocking=False):
-        try:
-            time.sleep(settings().refused_seconds)
-        finally:
-            held.release()
-
-
-def _counted(identify: Callable[[], User]) -> User:
-    """Find out who asks, and count it; of who can't say it, by the address. Raises TooMany."""
-    user = None
     try:
-        user = identify()
-    finally:
-        rate_limits().request(request, user)
-    return user
+        yield
+    except TooMany:
+        if held.acquire(blocking=False):
+            try:
+                time.sleep(settings().refused_seconds)
+            finally:
+                held.release()
+        raise
 
 
 def _trusted(header: str | None) -> User:

@@ -11,6 +11,7 @@ import sys
 from types import FrameType
 from typing import Any
 
+from chat_backend.domain.limits import WAITING_IN_LINE
 from chat_backend.startup import WRONG_USE, settings_or_exit
 
 settings = settings_or_exit()
@@ -24,8 +25,10 @@ bind = f"{_host}:{settings.port}"
 worker_connections = settings.socket_limit + SPARE_CONNECTIONS
 if settings.is_sqlite:
     worker_class = "gthread"
-    # An open socket, an SSE stream and a waiting request each hold a thread.
+    # An open socket, an SSE stream, a request that waits for its reply or for its turn each hold a thread.
     threads = settings.socket_limit + settings.max_waiting_requests + SPARE_THREADS
+    if settings.requests_at_once:
+        threads += WAITING_IN_LINE
     worker_connections += threads
 else:
     worker_class = "gevent"

@@ -9,16 +9,18 @@ from flask import Flask, current_app, g
 
 from chat_backend.config import Settings
 from chat_backend.domain.errors import TooMany
+from chat_backend.domain.limits import WAITING_IN_LINE
 from chat_backend.domain.user import User
 
-MOST_WAITING = 200
+# Of one user; of all, as many as the process has threads for beside those for everything else.
+MOST_WAITING = 100
 PATIENCE_SECONDS = 10.0
 RETRY_AFTER_SECONDS = 2
 
 
 def install(app: Flask, settings: Settings) -> None:
     """Give an app its lines; a turn ends with its request, unless it was ended before."""
-    app.extensions["turns"] = Turns(settings.max_requests_at_once)
+    app.extensions["turns"] = Turns(settings.requests_at_once)
     app.teardown_request(lambda _: end_turn())
 
 
@@ -40,6 +42,7 @@ class Turns:
         self._at_once = at_once
         self._patience_seconds = patience_seconds
         self._lines: dict[str, _Line] = {}
+        self._waiting = 0
         self._lock = threading.Lock()
 
     def take(self, user_id: str) -> Callable[[], None]:
@@ -51,10 +54,15 @@ class Turns:
             return _nothing
         with self._lock:
             line = self._lines.setdefault(user_id, _Line(self._at_once))
-            if line.people >= self._at_once + MOST_WAITING:
+            waits = line.people >= self._at_once
+            if waits and (line.people >= self._at_once + MOST_WAITING or self._waiting >= WAITING_IN_LINE):
                 raise _too_many()
             line.people += 1
-        if not line.places.acquire(timeout=self._patience_seconds):
+            self._waiting += waits
+        came_in = line.places.acquire(timeout=self._patience_seconds)
+        with self._lock:
+            self._waiting -= waits
+        if not came_in:
             self._leave(user_id, line)
             raise _too_many()
         return lambda: self._give_back(user_id, line)

@@ -415,6 +415,25 @@ def test_refusals_are_slow_while_few_are_held_and_beyond_that_at_once(limited: M
     assert seconds < 2
 
 
+def test_a_stream_is_opened_in_turn_and_holds_none_once_it_is_open(limited: MakeApp) -> None:
+    app = limited(MAX_REQUESTS_AT_ONCE="1")
+    session_id, turns, found = Rest(app).new_session(), app.extensions["turns"], []
+    end_other = turns.take("ann")
+    opening = threading.Thread(
+        target=lambda: found.append(Rest(app).get(f"/sessions/{session_id}/events", buffered=False))
+    )
+    opening.start()
+    wait_until(lambda: turns.people("ann") == 2, why="the stream waits for its turn")
+
+    end_other()
+    opening.join(5)
+
+    (stream,) = found
+    assert stream.status_code == 200
+    assert turns.people("ann") == 0
+    stream.close()
+
+
 def test_who_waits_for_a_reply_lets_their_other_requests_pass(limited: MakeApp) -> None:
     ann = Rest(limited(MAX_REQUESTS_AT_ONCE="1"))
     session_id = ann.new_session()

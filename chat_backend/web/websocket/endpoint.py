@@ -35,6 +35,7 @@ from chat_backend.web.auth import identify_stream
 from chat_backend.web.context import settings
 from chat_backend.web.headers import LOOPBACK
 from chat_backend.web.rate_limits import rate_limits, refusals_counted
+from chat_backend.web.turns import end_turn
 from chat_backend.web.websocket.connection import (
     CLOSING_SECONDS,
     NO_PARTICIPANT,
@@ -57,6 +58,7 @@ log = logging.getLogger(__name__)
 
 PATH = "/api/v1/chat/sessions/<session_id>/websocket"
 KEY_BYTES = 16
+FLOODED_SECONDS = 1.0
 _CODES: list[tuple[type[ChatError], int]] = [
     (Unauthenticated, UNAUTHENTICATED),
     (Forbidden, NO_PARTICIPANT),
@@ -174,6 +176,7 @@ def _serve(hub: Hub, connection: Connection, ws: Server, *, since: int | None) -
     dispatch = Dispatch(hub, connection, rate_limits())
     with hub.feed(connection.session_id) as feed:
         replay = hub.join(feed, connection, since=since)
+        end_turn()
         try:
             for _ in replay:
                 _let_read(connection, ws)
@@ -216,6 +219,8 @@ def _size(data: str | bytes) -> int:
 
 
 def _flooded(connection: Connection, viewer: ViewerSocket) -> None:
+    # It is not read meanwhile, and has to wait before it can come back: to let someone in is dearer than any frame.
+    time.sleep(FLOODED_SECONDS)
     connection.close(POLICY, ErrorCode.RATE_LIMITED, "Too many frames a second.")
     # What else it says is not even parsed: a flood would go on costing until its viewer has closed.
     viewer.end_reading()
@@ -223,6 +228,7 @@ def _flooded(connection: Connection, viewer: ViewerSocket) -> None:
 
 def _refuse(hub: Hub, ws: Server, viewer: ViewerSocket, error: ChatError, session_id: str) -> None:
     """Say why in one frame, then close."""
+    end_turn()
     code = next((code for kind, code in _CODES if isinstance(error, kind)), TRY_AGAIN)
     viewer.outbox.push(refusal(error, session_id))
     viewer.outbox.finish(code, error.message)

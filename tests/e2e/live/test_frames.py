@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -201,6 +202,17 @@ def test_a_flood_of_frames_ends_the_connection_with_1008(stack: Stack, chat: Cha
 
     assert (code, viewer.frames[-1]["error_code"]) == (1008, "RATE_LIMITED")
     assert after["type"] == "pong"
+
+
+def test_who_floods_is_not_told_at_once_and_so_does_not_come_back_at_once(raw: Raw) -> None:
+    began = time.monotonic()
+    with suppress(OSError):
+        for _ in range(200):
+            raw.send(TEXT, b'{"type": "ping"}')
+    code = raw.close_code()
+
+    assert code == 1008
+    assert time.monotonic() - began > 0.9
 
 
 def test_twenty_frames_at_once_are_no_flood(chat: Chat) -> None:

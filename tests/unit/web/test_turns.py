@@ -66,6 +66,33 @@ def test_a_line_that_is_too_long_is_not_joined() -> None:
     assert line.people("ann") == 0
 
 
+def test_all_who_wait_are_bounded_too_and_who_need_not_wait_comes_in() -> None:
+    line, ends = Turns(1, patience_seconds=20), []
+    users = [f"user {number}" for number in range(4)]
+    places = [line.take(user) for user in users]
+    waiting = [
+        threading.Thread(target=lambda user=user: ends.append(line.take(user)))
+        for user in users[:3]
+        for _ in range(100)
+    ]
+    for thread in waiting:
+        thread.start()
+
+    wait_until(lambda: sum(map(line.people, users)) == 304, why="as many wait as may")
+    with pytest.raises(TooMany):
+        line.take(users[3])
+    line.take("someone else")()
+    for end in places:
+        end()
+    while any(map(line.people, users)):
+        wait_until(lambda: ends, why="the next one came in")
+        ends.pop()()
+    for thread in waiting:
+        thread.join()
+
+    assert line.take(users[3])
+
+
 def test_without_a_limit_nobody_waits() -> None:
     line = Turns(0)
 
