@@ -65,7 +65,8 @@ def put_together(
     first_out = next(rest, None) if summed_up else None
     if first_out is None:
         return Prompt(turns)
-    return Prompt(turns, _outside(chosen, chain([first_out], rest), summed, budget=budget))
+    told = tokens.estimate_turns(_head(chat, None))
+    return Prompt(turns, _outside(chosen, chain([first_out], rest), summed, budget=budget, told=told))
 
 
 def _head(chat: ChatSession, summed: str | None) -> list[Turn]:
@@ -75,10 +76,13 @@ def _head(chat: ChatSession, summed: str | None) -> list[Turn]:
     return [Turn(Role.SYSTEM, text)] if text else []
 
 
-def _outside(chosen: list[_Group], rest: Iterator[_Costed], summed: str | None, *, budget: int) -> Outside:
-    """Decide what to sum up: all but the newest half, so that the summary serves for many turns."""
+def _outside(chosen: list[_Group], rest: Iterator[_Costed], summed: str | None, *, budget: int, told: int) -> Outside:
+    """Decide what to sum up: all but the newest half, so that the summary serves for many turns.
+
+    Half of what is left for turns beside the summary and what the session's owner has told the model.
+    """
     most_tokens = summary.size(budget)
-    _, leaving = tokens.newest_that_fit(_costed(chosen), (budget - most_tokens) // 2)
+    _, leaving = tokens.newest_that_fit(_costed(chosen), (budget - told - most_tokens) // 2)
     room = budget - most_tokens
     outside, _ = tokens.newest_that_fit(chain(leaving, rest), summary.FACTOR * room)
     turns = summary.task(summed, _in_order(outside), most_tokens=most_tokens, budget=room)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from sqlalchemy import delete, exists, select
-from sqlalchemy.orm import Session
+from sqlalchemy import delete, exists, or_, select
+from sqlalchemy.orm import Session, aliased
 
 from chat_backend.domain.enums import UNFINISHED_JOB, Action, Outcome, Purpose
 from chat_backend.models import ChatSession, ContextSummary, LlmAttempt, LlmJob, Message, SessionEvent
@@ -42,10 +42,15 @@ def keep(session: Session, chat: ChatSession, job_id: UUID, content: str, *, cov
 
 
 def _changed(session: Session, session_id: UUID, job_id: UUID, *, covers: int, as_of: int) -> bool:
+    # A reply is covered with its question.
+    question = aliased(Message)
+    answers = (LlmJob.assistant_message_id == Message.id, LlmJob.message_id == question.id, question.seq <= covers)
     edited = exists().where(
         SessionEvent.session_id == session_id,
         SessionEvent.offset > as_of,
         SessionEvent.action == Action.UPDATED,
+        SessionEvent.message_id == Message.id,
+        or_(Message.seq <= covers, exists().where(*answers).correlate(Message)),
     )
     # An old question that is asked anew will have another reply than the one that was summed up.
     asked_anew = exists().where(

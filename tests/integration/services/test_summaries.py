@@ -19,7 +19,7 @@ from chat_backend.services.invariants import examine
 from chat_backend.services.summaries import LEFT_ALONE_TURNS
 from tests.integration.services.conftest import ALICE, World, measured
 
-LONG = "word " * 60  # about 75 tokens
+LONG = "word " * 57  # about 70 tokens
 SUMMARY = "They spoke of words."
 
 
@@ -296,16 +296,35 @@ def test_a_change_of_what_was_not_summed_up_keeps_the_summary(summing: World, se
     assert stored(summing) == [(3, SUMMARY)]
 
 
-def test_a_change_while_it_is_summed_up_is_not_lost(summing: World, session_id: UUID) -> None:
+@pytest.mark.parametrize(
+    ("seq", "kept"), [(1, False), (4, False), (5, True), (6, True)], ids=["question", "reply", "later", "later reply"]
+)
+def test_a_change_while_it_is_summed_up_is_not_lost(summing: World, session_id: UUID, seq: int, kept: bool) -> None:
     claim = summing.must_claim(summing.ask(session_id, "Now").id)
     with summing.backend.reading() as session:
-        message_id = session.scalars(select(Message.id).where(Message.session_id == session_id, Message.seq == 1)).one()
+        at = (Message.session_id == session_id, Message.seq == seq)
+        message_id = session.scalars(select(Message.id).where(*at)).one()
     with summing.backend.unit_of_work() as uow:
         messages.change(uow, message_id, ALICE, content="Changed")
 
     go_on(summing, claim)
 
-    assert stored(summing) == []
+    assert bool(stored(summing)) is kept
+
+
+def test_what_a_long_system_prompt_leaves_is_shared_by_the_summary_and_the_newest_turns(summing: World) -> None:
+    session_id = summing.new_session(context_tokens=400, system_prompt="rule " * 180)
+    summing.terms = replace(summing.terms, sums_up=False)
+    for number in range(16):
+        summing.answer(session_id, f"Question {number}", "Yes, certainly so.")
+    summing.terms = replace(summing.terms, sums_up=True)
+    first = summing.must_claim(summing.ask(session_id, "One").id)
+    succeed(summing, go_on(summing, first, "word " * 80))
+
+    again = summing.must_claim(summing.ask(session_id, "Two").id)
+
+    # The summary left room for it: the next turn needs no other one.
+    assert again.purpose == Purpose.REPLY
 
 
 def test_a_reply_that_is_written_anew_undoes_the_summary_of_the_old_one(summing: World, session_id: UUID) -> None:
