@@ -69,8 +69,7 @@ def _providers(session: Session, user: User) -> list[dict[str, Any]]:
     columns: dict[str, Any] = {
         "provider": LlmAttempt.provider,
         "attempts": func.count(),
-        "succeeded": func.count().filter(LlmAttempt.outcome == Outcome.SUCCEEDED),
-        "failed": func.count().filter(LlmAttempt.outcome == Outcome.FAILED),
+        **{outcome.value: func.count().filter(LlmAttempt.outcome == outcome) for outcome in Outcome},
         "estimated": func.count().filter(LlmAttempt.usage_estimated),
         "prompt_tokens": func.coalesce(func.sum(LlmAttempt.prompt_tokens), 0),
         "completion_tokens": func.coalesce(func.sum(LlmAttempt.completion_tokens), 0),

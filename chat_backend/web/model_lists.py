@@ -24,6 +24,7 @@ _NOBODY = ModelList(
 _NOT_CONFIGURED = ModelList(
     error_code=ErrorCode.PROVIDER_NOT_CONFIGURED, error_message="The provider is not configured."
 )
+_CLOSED = (ErrorCode.PROVIDER_UNREACHABLE, ErrorCode.PROVIDER_UNAUTHORIZED)
 
 
 class ModelCatalogue:
@@ -46,6 +47,22 @@ class ModelCatalogue:
             self._outage.failed()
             known, fresh = None, False
         return _shown(provider, known or _NOBODY, fresh=fresh)
+
+    def is_closed(self, provider: str) -> bool:
+        """Tell whether the provider, when last asked for its models, was not there or did not let us in.
+
+        Does not wait: of an old "no" the next look knows whether it still holds.
+        """
+        try:
+            known, fresh = self._lists.read(provider) if self._outage.over() else (None, False)
+            if known is None or known.error_code not in _CLOSED:
+                return False
+            if not fresh:
+                self._lists.ask(provider)
+        except RedisAway:
+            self._outage.failed()
+            return False
+        return True
 
     def _known(self, provider: str) -> tuple[ModelList | None, bool]:
         known, fresh = self._lists.read(provider)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from flask import Flask
 
 from chat_backend.config import Settings
 from chat_backend.realtime.breaker_state import SharedCircuits, circuit_of
-from chat_backend.realtime.channels import models_key
+from chat_backend.realtime.channels import WANTED_MODELS, models_key
 from chat_backend.realtime.model_lists import ModelList, ModelLists
 from chat_backend.web.app import create_app
 from tests.support.pretend_worker import PretendWorker
 from tests.support.rest import Rest, fault
 from tests.support.valkey import Valkey
+from tests.support.waiting import wait_until
 
 GARBAGE = (
     *("oops", "[1]", '{"models": [1]}', '{"colour": "red"}', '{"models": null}', '{"models": [], "colour": "red"}'),
@@ -111,3 +113,35 @@ def test_a_key_makes_a_provider_configured_and_one_may_have_the_default_model(sq
     assert [provider["configured"] for provider in listed] == [True, False, True]
     assert [provider["default_model"] for provider in listed] == [None, None, "tiny"]
     app.extensions["backend"].close()
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (None, "healthy"),
+        ("PROVIDER_UNREACHABLE", "degraded"),
+        ("PROVIDER_UNAUTHORIZED", "degraded"),
+        ("PROVIDER_REJECTED", "healthy"),  # some have no list of models, and answer prompts
+    ],
+)
+def test_a_provider_that_did_not_let_us_see_its_models_is_not_healthy(
+    sqlite_rest: Rest, valkey: Valkey, code: str | None, status: str
+) -> None:
+    with valkey.client() as client:
+        ModelLists(client).bring("LOCAL", ModelList(error_code=code), fresh_seconds=60)
+
+    local = sqlite_rest.get("/providers").get_json()["providers"][0]
+
+    assert (local["status"], local["breaker"]) == (status, "closed")
+
+
+def test_an_old_no_is_asked_about_anew_and_nobody_waits_for_it(sqlite_rest: Rest, valkey: Valkey) -> None:
+    with valkey.client() as client, client.pubsub(ignore_subscribe_messages=True) as heard:
+        heard.subscribe(WANTED_MODELS)
+        ModelLists(client).bring("LOCAL", ModelList(error_code="PROVIDER_UNREACHABLE"), fresh_seconds=60)
+        client.delete(models_key("LOCAL", "fresh"))
+
+        status = sqlite_rest.get("/providers").get_json()["providers"][0]["status"]
+        asked = wait_until(heard.get_message, why="the workers are asked")
+
+    assert (status, asked["data"]) == ("degraded", b"LOCAL")

@@ -12,7 +12,7 @@ from chat_backend.schemas.provider import ModelListShape, ProviderList
 from chat_backend.services import catalogue
 from chat_backend.services.catalogue import Latency
 from chat_backend.web.context import backend, settings
-from chat_backend.web.health import HealthCheck
+from chat_backend.web.health import DEGRADED, HEALTHY, HealthCheck
 from chat_backend.web.model_lists import ModelCatalogue
 from chat_backend.web.openapi import Blueprint
 
@@ -26,6 +26,9 @@ def list_providers() -> dict[str, Any]:
     """List the providers: which are configured, how they are, how fast they have been of late."""
     check: HealthCheck = current_app.extensions["health"]
     states = check.providers()
+    for name, state in states.items():
+        if state["status"] == HEALTHY and models().is_closed(name):
+            state["status"] = DEGRADED
     with backend().reading() as session:
         latencies = catalogue.latencies(session)
     return {"providers": [_shown(name, states[name], latencies.get(name)) for name in PROVIDERS]}
@@ -37,8 +40,13 @@ def list_models(name: str) -> dict[str, Any]:
     """List a provider's models; where the provider can't be asked, those known last, with the reason."""
     if name not in PROVIDERS:
         raise NotFound("There is no such provider.")
-    models: ModelCatalogue = current_app.extensions["models"]
-    return models.show(name)
+    return models().show(name)
+
+
+def models() -> ModelCatalogue:
+    """Return the lists of models as this process gets them."""
+    found: ModelCatalogue = current_app.extensions["models"]
+    return found
 
 
 def _shown(name: str, state: dict[str, str], latency: Latency | None) -> dict[str, Any]:
