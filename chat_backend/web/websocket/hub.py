@@ -251,8 +251,10 @@ class Hub:
 
     def shut_down(self) -> None:
         """Close every connection with 1012, so that its client comes back elsewhere; bounded, safe to repeat."""
-        self._stopping.set()
-        for connection in list(self._connections.values()):
+        with self._lock:  # who is let in is either among these or told so
+            self._stopping.set()
+            present = list(self._connections.values())
+        for connection in present:
             connection.close(RESTARTING, ErrorCode.SERVER_RESTARTING, "The server restarts.")
         # Now: with its last connection the server ends the process, and with it this thread.
         self._attendance.end()
