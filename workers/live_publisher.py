@@ -30,8 +30,8 @@ PAUSE_SECONDS = 0.5
 PACE_SECONDS = 0.002
 LONGEST_PACE_SECONDS = 0.015
 PACE_RATIO = 5
-# The end of a reply is stored after this, whatever Redis does.
-FINISH_SECONDS = 1.0
+# The end of a reply is stored after this, whatever Redis does: it holds all text, and may overtake the last of it.
+FINISH_SECONDS = 0.3
 MOST_AT_ONCE = 500
 MOST_CHARACTERS_AT_ONCE = 500_000
 
@@ -140,9 +140,10 @@ class LivePublisher:
             await asyncio.sleep(min(LONGEST_PACE_SECONDS, max(PACE_SECONDS, PACE_RATIO * took)) - took)
 
     async def _flush(self) -> None:
-        batch = self._next_batch()
+        batch: list[LiveReply] = []
         ended, self._ended = self._ended, []
         try:
+            batch = self._next_batch()
             if batch:
                 await self._send(batch)
             if ended:
