@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, exists, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from chat_backend.domain.enums import JobStatus
@@ -103,8 +103,10 @@ def _running(p: Progress) -> ColumnElement[bool]:
 def forgotten(session: Session, *, forgotten_seconds: float, limit: int) -> list[UUID]:
     """Return jobs that a worker should look at: due, but not claimed for a while, or with a dead worker."""
     clock = database_clock()
-    # A retry has its time and no wake-up; anything else is given time to be woken.
-    late = or_(LlmJob.not_before < clock - forgotten_seconds, LlmJob.retry_at < clock)
+    # A retry has its time and no wake-up, and what was handed over is late already: its wake-up may be lost, for Redis
+    # may be away. Anything else is given time to be woken.
+    begun = and_(LlmJob.started_at.is_not(None), LlmJob.not_before < clock)
+    late = or_(LlmJob.not_before < clock - forgotten_seconds, LlmJob.retry_at < clock, begun)
     overdue = (LlmJob.status == JobStatus.QUEUED) & late & ~MUST_WAIT
     dead = (LlmJob.status == JobStatus.RUNNING) & (LlmJob.lease_until < clock)
     query = select(LlmJob.id).where(or_(overdue, dead)).order_by(LlmJob.not_before).limit(limit)

@@ -12,6 +12,7 @@ from chat_backend.models.base import database_clock, now
 from chat_backend.services import attempts, events, housekeeping, leases, llm_jobs
 from chat_backend.services.leases import Progress
 from tests.integration.services.conftest import ALICE, WORKER, World, measured
+from tests.support.waiting import wait_until
 
 
 def forgotten(world: World, seconds: float = -1.0) -> list[UUID]:
@@ -95,6 +96,17 @@ def test_events_are_kept_for_their_time_and_always_the_last_thousand(world: Worl
     with world.backend.reading() as session:
         assert events.can_replay(session, session_id, 205, 1205)
         assert not events.can_replay(session, session_id, 204, 1205)
+
+
+def test_what_was_handed_over_is_found_without_its_wake_up(world: World) -> None:
+    fresh, handed_over = (world.ask(world.new_session(), "Hello") for _ in range(2))
+    claim = world.must_claim(handed_over.id)
+
+    with world.backend.unit_of_work() as uow:
+        attempts.stopped(uow, claim, measured("Half"))
+
+    assert wait_until(lambda: forgotten(world, seconds=100)) == [handed_over.id]
+    assert fresh.id not in forgotten(world, seconds=100)
 
 
 def test_a_log_is_shortened_from_its_beginning_only_whatever_the_clocks_of_its_writers_said(world: World) -> None:
