@@ -17,15 +17,24 @@ from chat_backend.realtime.channels import WEB_PROCESSES, WORKER_PROCESSES, pres
 # What a process has reported counts for so long.
 REPORT_SECONDS = 30
 
+# Of the time that a connection counts: living ones are confirmed thrice in it, those that were not for so long are none.
+UNCONFIRMED_SHARE = 0.5
+
 # Members are "<connection id> <user id>", scored by when they stop counting. Only _PRUNE removes those that have.
+# The limits count what was confirmed lately: who comes back after its web process was killed finds room sooner than the
+# others hear that it left.
 _JOIN = """
-local here = 0
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], '+inf')) do
-  if string.sub(member, 34) == ARGV[4] then here = here + 1 end
+local here, lately = 0, 0
+local found = redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], '+inf', 'WITHSCORES')
+for i = 1, #found, 2 do
+  if string.sub(found[i], 34) == ARGV[4] then
+    here = here + 1
+    if tonumber(found[i + 1]) >= tonumber(ARGV[8]) then lately = lately + 1 end
+  end
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[1])
-local everywhere = redis.call('ZCARD', KEYS[2])
-if here >= tonumber(ARGV[5]) or everywhere >= tonumber(ARGV[6]) then return {-1, {}} end
+local everywhere = redis.call('ZCOUNT', KEYS[2], ARGV[8], '+inf')
+if lately >= tonumber(ARGV[5]) or everywhere >= tonumber(ARGV[6]) then return {-1, {}} end
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3] .. ' ' .. ARGV[4])
 redis.call('EXPIRE', KEYS[1], ARGV[7])
 redis.call('ZADD', KEYS[2], ARGV[2], ARGV[3])
@@ -74,7 +83,7 @@ class Presence:
         """Count a connection in, unless the user has too many."""
         now = time.time()
         keys = [presence_key(session_id), user_connections_key(user_id)]
-        limits = [self._per_session, self._per_user, self._key_seconds]
+        limits = [self._per_session, self._per_user, self._key_seconds, now + self._seconds * (1 - UNCONFIRMED_SHARE)]
         here, members = self._join(keys, [now, now + self._seconds, connection_id, user_id, *limits])
         return Joined(refused=here < 0, first=here == 0, online=_users(members))
 
