@@ -17,7 +17,7 @@ from chat_backend.realtime.channels import WEB_PROCESSES, WORKER_PROCESSES, pres
 # What a process has reported counts for so long.
 REPORT_SECONDS = 30
 
-# Of the time that a connection counts: living ones are confirmed thrice in it, those that were not for so long are none.
+# A share of the time that a connection counts. Living ones are confirmed thrice in it; after so long one is doubted.
 UNCONFIRMED_SHARE = 0.5
 
 # Members are "<connection id> <user id>", scored by when they stop counting. Only _PRUNE removes those that have.

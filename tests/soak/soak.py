@@ -173,7 +173,8 @@ class Conversation:
     def _turn(self, session_id: str, followers: list[Follower]) -> None:
         body = {"content": f"Go on. {uuid4().hex[:8]}", "process": True}
         job = self._ask("POST", f"/sessions/{session_id}/messages", body)["job"]
-        if self._chance.random() < 0.2:
+        cancels = self._chance.random() < 0.2
+        if cancels:
             followers[1].until(lambda frame: "message_delta" in frame["type"] or _ended(frame), seconds=TURN_SECONDS)
             self._ask("POST", f"/jobs/{job['id']}/cancel", None)
             self._soak._count("cancels")
@@ -182,7 +183,14 @@ class Conversation:
                 follower.cut()
         for follower in followers:
             self._until_ended(follower, job["assistant_message_id"])
+        self._check_end(followers[0].viewer.messages[job["assistant_message_id"]], cancelled=cancels)
+
+    def _check_end(self, reply: Frame, *, cancelled: bool) -> None:
+        """Every script can be answered whole, so every reply is, but for those that were stopped."""
+        allowed = {MessageStatus.COMPLETE, *([MessageStatus.CANCELLED] if cancelled else [])}
         self._soak._count("replies")
+        self._soak._count(f"replies {reply['status']}")
+        assert reply["status"] in allowed, f"a reply ended {reply['status']}: {reply}"
 
     def _until_ended(self, follower: Follower, message_id: str) -> None:
         def known() -> bool:
