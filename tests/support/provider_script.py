@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 PRESETS = {
-    "llamacpp": {"no_usage": "1", "empty_deltas": "1"},
+    "llamacpp": {"no_usage": "1", "empty_deltas": "1", "uuid_names": "1"},
     "litellm": {"usage": "empty_delta", "error_code": "text"},
     "transformers": {"no_done": "1", "usage": "finish"},
     "mockllm": {"new_id": "1", "content_null": "1", "no_usage": "1"},

@@ -16,6 +16,7 @@ checksum of the last user message, or `tag=`. `expected_text(tag, tokens)` gives
  refusal     fail=STATUS  retry_after=SECONDS | date:SECONDS
              error_code=.. (in the object; `string`, `none`, `text`: the status, as LiteLLM says it)
              flagged=REASON+REASON (what a moderation says, with the prompt in it)
+             uuid_names (400 without a word where X-Request-ID is no UUID)
              redirect=URL  slow_error (hangs in the error's body)  long_error=BYTES
  silence     hang=headers | first (after the role) | stream (after `after=N` tokens) | error | end (after finish)
              | done (after [DONE]: never closes)  comments=N (before the text) | comments=forever
@@ -43,6 +44,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any, cast
+from uuid import UUID
 
 import httpx
 import orjson
@@ -115,6 +117,13 @@ async def _complete(request: web.Request) -> web.StreamResponse:
         entry.ended_at = moment()
 
 
+def _is_uuid(name: str | None) -> bool:
+    try:
+        return name is None or bool(UUID(name))
+    except ValueError:
+        return False
+
+
 @dataclass
 class Answer:
     """One answer being given by its script."""
@@ -128,6 +137,9 @@ class Answer:
             await asyncio.Event().wait()
         if "drop" in self.script or "garbage" in self.script:
             return self._break_off(b"this is not HTTP\r\n\r\n" if "garbage" in self.script else b"")
+        if "uuid_names" in self.script and not _is_uuid(self.entry.headers.get("x-request-id")):
+            self.entry.status = 400
+            return web.Response(status=400)
         if "fail" in self.script or "redirect" in self.script:
             return await self._refuse()
         if "html" in self.script:

@@ -66,6 +66,13 @@ def test_a_word_that_no_second_asking_would_change_is_final_without_a_status_too
     assert (error.code, error.retryable, error.http_status) == (code, False, 200)
 
 
+def test_a_status_says_more_than_a_word():
+    # So says the LiteLLM proxy of a model that took too long.
+    error = refusal_in_stream({"code": "408", "type": "invalid_request_error"}, {})
+
+    assert (error.code, error.retryable) == ("PROVIDER_TIMEOUT", True)
+
+
 @pytest.mark.parametrize("said", ["a sentence", ["a"], 1, True])
 def test_an_error_that_is_no_object_is_a_failure(said):
     error = refusal_in_stream(said, {})
