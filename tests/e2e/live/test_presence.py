@@ -9,10 +9,13 @@ from tests.support.processes import Process
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 
+# Typing that is ended ends before this.
+TYPING_SECONDS = 4.0
+
 
 @pytest.fixture(scope="module")
 def changes() -> dict[str, str]:
-    return {"PRESENCE_SECONDS": "3"}
+    return {"PRESENCE_SECONDS": "3", "TYPING_SECONDS": str(TYPING_SECONDS)}
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +111,7 @@ def test_typing_is_shown_to_all_but_the_typist_and_ends_by_itself(ann: Chat, bob
             each.greeting()
         typist.say("typing_start")
         viewer.until_type("typing_indicator")
-        viewer.until_type("typing_indicator", seconds=5)
+        viewer.until_type("typing_indicator", seconds=10)
         ann.send(session["id"], "later")
         for each in (typist, tab):
             each.until_action("new_message")
@@ -127,10 +130,10 @@ def test_typing_ends_when_the_typist_says_so_sends_or_leaves(ann: Chat, bob: Cha
                 typist.say("typing_start")
                 viewer.until_type("typing_indicator")
                 typist.say(ending, **({"content": "Hello", "process": False} if ending == "send_message" else {}))
-                viewer.until_type("typing_indicator", seconds=0.9)
+                viewer.until_type("typing_indicator", seconds=0.8 * TYPING_SECONDS)
             typist.say("typing_start")
             viewer.until_type("typing_indicator")
-        viewer.until_type("typing_indicator", seconds=0.9)
+        viewer.until_type("typing_indicator", seconds=0.8 * TYPING_SECONDS)
 
     assert [typing for _, typing in _seen(viewer, "typing_indicator")] == [True, False] * 3
 
@@ -145,7 +148,7 @@ def test_viewers_may_not_type_write_or_cancel_and_a_new_role_counts_at_once(
         ann.request("POST", f"/sessions/{session['id']}/participants", json=body)
         viewer.until_type("session_update")
         # The roles are read again once the event is here: a moment later.
-        wait_until(lambda: _refusal(viewer, "typing_start") == "FORBIDDEN", seconds=2, why="the new role counts")
+        wait_until(lambda: _refusal(viewer, "typing_start") == "FORBIDDEN", seconds=10, why="the new role counts")
         refusals = [
             _refusal(viewer, "typing_stop"),
             _refusal(viewer, "send_message", content="Hello"),
@@ -153,7 +156,7 @@ def test_viewers_may_not_type_write_or_cancel_and_a_new_role_counts_at_once(
         ]
         ann.request("POST", f"/sessions/{session['id']}/participants", json=body | {"role": "member"})
         viewer.until_type("session_update")
-        wait_until(lambda: _refusal(viewer, "typing_start") is None, seconds=2, why="the old role counts again")
+        wait_until(lambda: _refusal(viewer, "typing_start") is None, seconds=10, why="the old role counts again")
     ann.cancel(job["job_id"])
 
     assert refusals == ["FORBIDDEN"] * 3
