@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from chat_backend.domain.user import User
 from chat_backend.protocol.envelope import Delta, Durable
 from chat_backend.web.websocket.connection import Connection
-from chat_backend.web.websocket.feed import REMEMBERED_EVENTS, Feed
+from chat_backend.web.websocket.feed import REMEMBERED_BYTES, REMEMBERED_ENDS, REMEMBERED_EVENTS, Feed
+from chat_backend.web.websocket.joining import JOIN_TRIES, attach
+from chat_backend.web.websocket.reader import Log
 from tests.support.chat import Viewer
 from tests.support.session_world import PaperOutbox, World, frames, read_all
 
@@ -250,6 +252,68 @@ def test_a_viewer_whose_past_is_longer_than_is_remembered_is_sent_to_the_log(wor
 
     assert not attached
     assert not connection.greeted
+
+
+def test_large_events_are_remembered_up_to_a_size_only(world: World, feed: Feed) -> None:
+    for _ in range(8):
+        world.ask()
+        question = next(message for message in reversed(world.messages.values()) if message["role"] == "user")
+        question["content"] = "x" * (REMEMBERED_BYTES // 4)
+    feed.reconcile(world.truth(0, live=True))
+    knows_most, knows_nothing = (Connection(world.session_id, User("ann"), PaperOutbox()) for _ in range(2))
+
+    few = feed.attach(knows_most, world.events(0)[:-3], online=[])
+    all_of_them = feed.attach(knows_nothing, [], online=[])
+
+    assert (few, all_of_them) == (True, False)
+
+
+def test_so_many_ends_are_remembered_and_late_text_of_older_ones_is_no_error(world: World, feed: Feed) -> None:
+    late = []
+    for _ in range(REMEMBERED_ENDS + 1):
+        world.ask()
+        world.begin()
+        world.write("late")
+        late.append(world.published[-1])
+        world.finish()
+    feed.reconcile(world.truth(0, live=True))
+    seen = Seen(feed, world, deltas=True)
+    seen.read()
+
+    wanted = []
+    for delta in (late[-1], late[0]):
+        feed.needs_refresh = False
+        _deliver(feed, delta)
+        wanted.append(feed.needs_refresh)
+
+    # What is no longer remembered is looked up, and then it is known that nothing is written there.
+    assert wanted == [False, True]
+    assert not frames(seen.outbox)
+
+
+class RunningAway:
+    """A log that has always moved on by more than a feed remembers."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.looks = 0
+        self._feed = feed
+
+    def look(self, feed: Feed, user: User, *, since: int) -> Log:
+        self.looks += 1
+        self._feed.offset += REMEMBERED_EVENTS + 1
+        return Log(since, [])
+
+
+def test_who_can_not_catch_up_with_a_log_is_sent_away_after_some_tries(world: World, feed: Feed) -> None:
+    reader = RunningAway(feed)
+    outbox = PaperOutbox()
+    connection = Connection(world.session_id, User("ann"), outbox)
+    connection.greeted = True
+
+    for _ in attach(reader, feed, connection, since=0, online=set()):  # type: ignore[arg-type]
+        continue
+
+    assert (outbox.closed_with, reader.looks) == (1013, JOIN_TRIES)
 
 
 def test_a_viewer_let_in_before_the_last_event_is_looked_at_again(world: World, feed: Feed) -> None:
