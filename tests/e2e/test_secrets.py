@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import jwt
 import pytest
 from sqlalchemy import create_engine, inspect, text
 
 from chat_backend.cli.embedded import free_port
 from tests.conftest import TIMINGS
 from tests.support.chat import Chat
-from tests.support.databases import SQLITE, Databases
+from tests.support.databases import POSTGRESQL, SQLITE, Databases
 from tests.support.provider_stub import Stub
 from tests.support.stack import Stack, dial, running, socket_url
 from tests.support.valkey import Valkey
@@ -28,6 +30,8 @@ KEYS = {
     "OPENAI_API_KEY": "canary-key-of-openai",
 }
 FLOWER = {"FLOWER_BASIC_AUTH": "operator:canary-key-of-flower"}
+JWT_SECRET = "canary-secret-of-more-than-thirty-two-bytes"
+DATABASE_PASSWORD = "canary-password-of-the-database"
 PROMPT, REPLY = "canary-prompt", "canary-reply."
 # The prompt is the script: every fault is met with it in the request, and the stub quotes it in its errors.
 SCRIPTS = (
@@ -86,6 +90,59 @@ def test_what_a_run_wrote_holds_no_key_and_nothing_that_was_said(stack: Stack, v
     assert "DatabaseFault" in logs
     assert PROMPT in everything["database"]
     assert {"succeeded", "failed", "cancelled"} == {job["status"] for job in ended}
+
+
+@pytest.fixture(params=[SQLITE, POSTGRESQL])
+def guarded(
+    request: pytest.FixtureRequest, databases: Databases, valkey: Valkey, stub_server: Stub, tmp_path: Path
+) -> Iterator[Stack]:
+    """A deployment in which who asks brings a token, and the servers behind it want passwords."""
+    with databases.new(request.param, tmp_path) as url:
+        # Over its socket file PostgreSQL believes whoever comes: what matters is that a password is given.
+        address = url.replace("postgres@/", f"postgres:{DATABASE_PASSWORD}@/")
+        environ = {"JWT_SECRET": JWT_SECRET, "HOST": "127.0.0.1", "LOG_LEVEL": "DEBUG", **TIMINGS}
+        environ |= {"DATABASE_URL": address, "REDIS_URL": valkey.url}
+        with running(environ, tmp_path, stub_server) as made:
+            yield made
+
+
+def test_where_users_are_told_apart_no_token_ticket_or_password_is_written_anywhere(
+    guarded: Stack, valkey: Valkey
+) -> None:
+    token = jwt.encode({"sub": "ann", "exp": int(time.time()) + 600}, JWT_SECRET)
+    wrong = jwt.encode({"sub": "ann", "exp": int(time.time()) + 600}, JWT_SECRET[::-1])
+    chat = guarded.chat("ann")
+    refused = [chat.http.get("/sessions", headers={"Authorization": f"Bearer {wrong}"}).text]
+    chat.http.headers["Authorization"] = f"Bearer {token}"
+    session_id = chat.new_session("stub:tokens=5")["id"]
+    ticket = chat.request("POST", f"/sessions/{session_id}/ws-ticket", status=201)["ticket"]
+    for _ in range(2):
+        with dial(socket_url(guarded.web, session_id, ticket=ticket)) as socket:
+            refused.append(str(socket.recv(timeout=10)))
+    chat.wait_for_job(chat.send(session_id, "Hello", process=True)["job"]["id"])
+    in_redis = dump(valkey)
+    valkey.kill()
+    health = wait_until(lambda: without_redis(chat), why="it is noticed that Redis is away")
+    chat.send(session_id, "All the same")
+
+    everything = {
+        "logs": "".join(process.log for process in guarded.processes),
+        "errors": json.dumps(refused),
+        "health": json.dumps(health),
+        "redis": in_redis,
+        "tables": json.dumps(rows(guarded, but=set()), default=str),
+    }
+    passwords = [DATABASE_PASSWORD, *filter(None, [urlsplit(valkey.url).password])]
+    secrets = [JWT_SECRET, token, token.rpartition(".")[2], wrong, ticket, *passwords]
+    assert {name for name, found in everything.items() if any(secret in found for secret in secrets)} == set()
+    # The search itself is worth something: both were there to be written down.
+    assert ["UNAUTHENTICATED" in answer for answer in refused] == [True, False, True]
+    assert session_id in everything["logs"]
+
+
+def without_redis(chat: Chat) -> dict[str, Any] | None:
+    health: dict[str, Any] = chat.request("GET", "/health")
+    return health if health["checks"]["redis"]["status"] != "healthy" else None
 
 
 def asked_of_nobody(chat: Chat, valkey: Valkey) -> str:
