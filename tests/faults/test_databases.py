@@ -142,6 +142,7 @@ def own_postgresql(tmp_path: Path) -> Iterator[Deployment]:
 
 def test_a_postgresql_that_crashes_and_comes_back_has_lost_no_reply(own_postgresql: Deployment, tmp_path: Path) -> None:
     running = own_postgresql
+    running.ensure(webs=2, workers=2)
     chat = running.chat()
     session = chat.new_session("stub:tokens=80,delay=0.03,tag=crash")
     viewer = running.follow(chat, session["id"], deltas=1)
@@ -159,4 +160,4 @@ def test_a_postgresql_that_crashes_and_comes_back_has_lost_no_reply(own_postgres
     assert answered_in < 10
     viewer.until_job("succeeded")
     running.until_job(job["job_id"], JobStatus.SUCCEEDED)
-    assert running.worker.exit_status is None
+    assert [process.exit_status for process in (*running.webs, *running.workers)] == [None] * 4

@@ -217,9 +217,10 @@ def test_a_subscriber_that_is_cut_for_every_large_message_loses_none(running: De
 
 
 def test_connections_reset_ten_times_in_mid_stream_lose_nothing(running: Deployment) -> None:
-    chat = running.chat()
+    running.ensure(webs=2, workers=2)
+    chat, other = running.chat(), running.chat(web=1)
     sessions = [chat.new_session("stub:tokens=80,delay=0.03,tag=reset") for _ in range(3)]
-    viewers = [running.follow(chat, session["id"], deltas=1) for session in sessions]
+    viewers = [running.follow(each, session["id"], deltas=1) for session in sessions for each in (chat, other)]
     jobs = [chat.ask(session["id"], "Go on.") for session in sessions]
 
     with again_and_again(lambda: cut_clients(running, "normal"), seconds=0.25):

@@ -174,6 +174,21 @@ def test_a_removed_participant_is_cut_within_a_second_and_the_reply_goes_on(runn
     running.until_job(job_id, JobStatus.SUCCEEDED)
 
 
+def test_a_participant_removed_while_redis_is_down_is_cut_all_the_same(running: Deployment) -> None:
+    alice, bob = running.chat(), running.chat("bob")
+    session_id = alice.new_session("stub:tokens=3,tag=quiet")["id"]
+    alice.request("POST", f"/sessions/{session_id}/participants", json={"user_id": "bob", "role": "member"}, status=201)
+    with bob.watch(session_id) as cut:
+        cut.greeting()
+        running.valkey.kill()
+
+        alice.request("DELETE", f"/sessions/{session_id}/participants/bob", status=204)
+        removed = time.monotonic()
+
+        assert cut.until_closed(seconds=10) == 4403
+        assert time.monotonic() - removed < WITHOUT_REDIS_SECONDS
+
+
 def test_a_message_edited_while_another_is_written_is_seen_by_all(running: Deployment) -> None:
     chat = running.chat()
     session = chat.new_session("stub:tokens=60,delay=0.03,tag=edit")

@@ -30,6 +30,8 @@ class Chat:
     def __init__(self, url: str, user: str = "alice") -> None:
         self.url = url
         self.user = user
+        # What was answered with a 2xx, to be looked for afterwards: session and message.
+        self.accepted: list[tuple[str, str]] = []
         self.http = httpx.Client(base_url=url + API, headers={"X-User-ID": user}, timeout=70, trust_env=False)
 
     def __enter__(self) -> Chat:
@@ -56,12 +58,14 @@ class Chat:
         """Store a message; with process=True its `job` is in the answer."""
         body = {"content": content} | more
         message: Frame = self.request("POST", f"/sessions/{session_id}/messages", json=body, status=201)
+        self.accepted.append((session_id, message["id"]))
         return message
 
     def ask(self, session_id: str, prompt: str, **more: Any) -> Frame:
         """Ask for a reply and do not wait for it."""
         body = {"prompt": prompt, "stream": True} | more
         asked: Frame = self.request("POST", f"/sessions/{session_id}/process-llm", json=body, status=202)
+        self.accepted += [(session_id, asked["message_id"]), (session_id, asked["assistant_message_id"])]
         return asked
 
     def messages(self, session_id: str, **query: Any) -> list[Frame]:

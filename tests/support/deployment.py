@@ -164,9 +164,17 @@ class Deployment:
         with self.backend.reading() as session:
             diagnosis = examine(session, patience_seconds=0)
         assert diagnosis.healthy, diagnosis
+        self._check_accepted()
         self._check_texts()
         self._check_calls()
         self._check_followers()
+
+    def _check_accepted(self) -> None:
+        """Whatever was answered with a 2xx is stored, unless its chat session was deleted since."""
+        _, stored = self._stored()
+        accepted = {(UUID(session_id), UUID(id)) for chat in self._chats for session_id, id in chat.accepted}
+        lost = [id for session_id, id in accepted if session_id in stored and id not in stored[session_id]]
+        assert not lost, f"accepted and not stored: {lost}"
 
     def _check_texts(self) -> None:
         said: dict[tuple[str, str], set[str]] = defaultdict(set)
