@@ -30,8 +30,9 @@ PAUSE_SECONDS = 0.5
 PACE_SECONDS = 0.002
 LONGEST_PACE_SECONDS = 0.015
 PACE_RATIO = 5
-# The end of a reply is stored after this, whatever Redis does: it holds all text, and may overtake the last of it.
-FINISH_SECONDS = 0.3
+# The end of a reply is stored after this, whatever Redis does, which answers or is given up in half of it: the end holds
+# all text. Sooner, it would overtake the last of the text where a few hundred replies are on their way.
+FINISH_SECONDS = 1.0
 MOST_AT_ONCE = 500
 MOST_CHARACTERS_AT_ONCE = 500_000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -14,6 +15,7 @@ from websockets.asyncio.client import connect
 from tests.support.chat import API
 
 START_SECONDS = 1.5
+OPENING_AT_ONCE = 50
 
 
 @dataclass
@@ -34,11 +36,11 @@ async def _converse(url: str, conversations: int, model: str, seconds: float) ->
     limits = httpx.Limits(max_connections=20)
     async with httpx.AsyncClient(base_url=url + API, limits=limits, timeout=60, trust_env=False) as http:
         sessions = await asyncio.gather(*(_session(http, model, number) for number in range(conversations)))
-    ready = asyncio.Barrier(conversations)
+    ready, opening = asyncio.Barrier(conversations), asyncio.Semaphore(OPENING_AT_ONCE)
     async with asyncio.timeout(seconds):
         return await asyncio.gather(
             *(
-                _watch(url, session_id, number, ready, delay=number / conversations * START_SECONDS)
+                _watch(url, session_id, number, opening, ready, delay=number / conversations * START_SECONDS)
                 for number, session_id in enumerate(sessions)
             )
         )
@@ -52,12 +54,18 @@ async def _session(http: httpx.AsyncClient, model: str, number: int) -> str:
     return session_id
 
 
-async def _watch(url: str, session_id: str, number: int, ready: asyncio.Barrier, *, delay: float) -> Watched:
+async def _watch(
+    url: str, session_id: str, number: int, opening: asyncio.Semaphore, ready: asyncio.Barrier, *, delay: float
+) -> Watched:
     query = urlencode({"deltas": 1, "user_id": f"user-{number}"})
     address = f"{url.replace('http', 'ws', 1)}{API}/sessions/{session_id}/websocket?{query}"
     seen = Watched()
-    async with connect(address, proxy=None, max_size=None, open_timeout=30) as socket:
-        await socket.recv()
+    async with AsyncExitStack() as stack:
+        async with opening:
+            # No pings of its own: the machine is busy, and so is whoever answers them.
+            how = connect(address, proxy=None, max_size=None, open_timeout=30, ping_interval=None)
+            socket = await stack.enter_async_context(how)
+            await socket.recv()
         await ready.wait()
         await asyncio.sleep(delay)
         await socket.send(json.dumps({"type": "send_message", "content": "Count."}))

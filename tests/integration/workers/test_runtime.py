@@ -113,3 +113,4 @@ def test_what_hangs_in_a_terminated_worker_does_not_keep_the_process(backend: Ba
     with runtime.runs.add(Run(job_id, runtime._loop)):  # and never comes out
         runtime.drain()
         wait_until(lambda: left == [0])
+    runtime.stop()
