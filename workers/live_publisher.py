@@ -30,9 +30,10 @@ PAUSE_SECONDS = 0.5
 PACE_SECONDS = 0.002
 LONGEST_PACE_SECONDS = 0.015
 PACE_RATIO = 5
-# The end of a reply is stored after this, whatever Redis does, which answers or is given up in half of it: the end holds
-# all text. Sooner, it would overtake the last of the text where a few hundred replies are on their way.
+# The end of a reply is stored after this, whatever Redis does: it holds all text. Where a few hundred replies are on
+# their way it would overtake the last of the text, so it waits while publishes go out, and no longer for one that hangs.
 FINISH_SECONDS = 1.0
+HANGING_SECONDS = 0.3
 MOST_AT_ONCE = 500
 MOST_CHARACTERS_AT_ONCE = 500_000
 
@@ -208,7 +209,8 @@ class LivePublisher:
         while live.pending and not self.away:
             flushed = self._flushed
             self.wanted(live)
-            await flushed.wait()
+            async with asyncio.timeout(HANGING_SECONDS):
+                await flushed.wait()
 
     async def aclose(self) -> None:
         await self._redis.aclose()
