@@ -30,8 +30,8 @@ PAUSE_SECONDS = 0.5
 PACE_SECONDS = 0.002
 LONGEST_PACE_SECONDS = 0.015
 PACE_RATIO = 5
-# The end of a reply is stored after this, whatever Redis does: it holds all text. Where a few hundred replies are on
-# their way it would overtake the last of the text, so it waits while publishes go out, and no longer for one that hangs.
+# The end of a reply is stored after this, whatever Redis does: it holds all text. Where hundreds of replies are on
+# their way it would overtake the last of the text: so it waits while publishes go out, but not for one that hangs.
 FINISH_SECONDS = 1.0
 HANGING_SECONDS = 0.3
 MOST_AT_ONCE = 500
