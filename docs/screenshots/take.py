@@ -69,6 +69,8 @@ def take_all(browser: Browser, url: str) -> None:
         if scheme == "light":
             bob.say("count to 90")
         wait_until(lambda shown=window: len(shown.text_of(1)) > 60, why="there is some text")
+        # Who has stopped and begins again is told of at once.
+        bob.field.fill("")
         bob.field.type("Nice")
         expect(window.page.locator(".typists")).not_to_be_empty()
         take(window.page, f"chat-{scheme}")
