@@ -34,7 +34,7 @@ def current_offset(session: Session, session_id: UUID) -> int | None:
 def current_offsets(session: Session, session_ids: Sequence[UUID]) -> dict[UUID, int]:
     """Return the newest offsets of many chat sessions; those that are gone are left out."""
     query = select(ChatSession.id, ChatSession.last_offset).where(ChatSession.id.in_(session_ids))
-    return dict(session.execute(query).tuples().all())
+    return {row.id: row.last_offset for row in session.execute(query)}
 
 
 def can_replay(session: Session, session_id: UUID, since: int, current: int) -> bool:

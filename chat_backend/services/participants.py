@@ -97,7 +97,7 @@ def dismiss(uow: UnitOfWork, session_id: UUID, user: User, user_id: str) -> None
 def roles(session: Session, session_id: UUID) -> dict[str, ParticipantRole]:
     """Return everyone's role, for who decides whose sockets stay open."""
     query = select(Participant.user_id, Participant.role).where(Participant.session_id == session_id)
-    return dict(session.execute(query).tuples().all())
+    return {row.user_id: row.role for row in session.execute(query)}
 
 
 def _add(uow: UnitOfWork, chat: ChatSession, user_id: str, *, most: int) -> Participant:

@@ -229,6 +229,7 @@ def dump(valkey: Valkey) -> str:
             b"set": client.smembers,
             b"zset": lambda key: client.zrange(key, 0, -1),
             b"hash": client.hgetall,
+            b"none": lambda key: "gone meanwhile",
         }
         return "".join(f"{key!r} {read[client.type(key)](key)!r}" for key in client.scan_iter("*"))
 

@@ -204,14 +204,16 @@ def test_a_subscriber_that_is_cut_for_every_large_message_loses_none(running: De
         # Whatever does not fit into a reply's first 16 KB is too much.
         client.config_set("client-output-buffer-limit", "pubsub 1024 0 0")
         try:
-            chat.ask(session["id"], "Go on.")
+            job = chat.ask(session["id"], "Go on.")
             for _ in range(5):
                 last = send_and_cut(client, chat, session["id"])
             for viewer in (plain, deltas):
                 assert viewer.until_text_of(last["id"], seconds=5) == last["content"]
-                viewer.until_job("succeeded")
         finally:
             client.config_set("client-output-buffer-limit", "pubsub 32mb 8mb 60")
+        running.until_job(job["job_id"], JobStatus.SUCCEEDED)
+        for viewer in (plain, deltas):
+            assert viewer.until_text_of(job["assistant_message_id"]) == expected_text("overflow", 100)
 
     assert list(deltas.viewer.messages) == list(plain.viewer.messages)
 
