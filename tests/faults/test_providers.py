@@ -176,11 +176,7 @@ def test_of_all_workers_one_sends_the_probe_after_a_circuit_has_opened(running: 
     running.until_job(chat.ask(chat.new_session(model)["id"], "Go on.")["job_id"], JobStatus.FAILED)
     chat.ask(chat.new_session(model)["id"], "Go on.")
 
-    def breaker() -> str:
-        state: str = chat.request("GET", "/health")["checks"]["providers"]["LOCAL"]["breaker"]
-        return state
-
-    wait_until(lambda: breaker() == "open", why="the circuit has opened")
+    wait_until(lambda: breaker(running) == "open", why="the circuit has opened")
 
     waiting = [chat.ask(chat.new_session(model)["id"], "Go on.")["job_id"] for _ in range(5)]
 
