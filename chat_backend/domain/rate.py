@@ -1,4 +1,4 @@
-"""How often something may happen: so many a minute, and as many at once."""
+"""How often something may happen: so many a minute, and as many at once; and how fast someone may go on."""
 
 from __future__ import annotations
 
@@ -67,6 +67,32 @@ class LocalRates:
             for rate, earned in zip(rates, earned_at, strict=True):
                 self._earned_at.set(rate.name, earned)
             return None
+
+
+class Paces:
+    """Slows down by name whoever hurries, and refuses nobody: so many at once, and then one an interval."""
+
+    def __init__(
+        self,
+        at_once: int,
+        interval_seconds: float,
+        *,
+        kept: int = NAMES_KEPT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._interval_seconds = interval_seconds
+        self._ahead_seconds = at_once * interval_seconds
+        self._earned_at = Times(kept)
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def wait(self, name: str) -> float:
+        """Take one; return the seconds until it may begin, 0 for at once."""
+        with self._lock:
+            at = self._clock()
+            earned = max(at, self._earned_at.get(name)) + self._interval_seconds
+            self._earned_at.set(name, earned)
+            return max(0.0, earned - at - self._ahead_seconds)
 
 
 class Refusals:

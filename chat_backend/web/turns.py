@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from flask import Flask, current_app, g
@@ -10,12 +11,17 @@ from flask import Flask, current_app, g
 from chat_backend.config import Settings
 from chat_backend.domain.errors import TooMany
 from chat_backend.domain.limits import WAITING_IN_LINE
+from chat_backend.domain.rate import Paces
 from chat_backend.domain.user import User
 
 # Of one user; of all, as many as the process has threads for beside those for everything else.
 MOST_WAITING = 100
 PATIENCE_SECONDS = 10.0
 RETRY_AFTER_SECONDS = 2
+# What a user may ask for as fast as it is answered, and how often a place is given out after that: what a minute allows
+# at once would otherwise be worked at with all that the process has.
+HURRIED = 100
+PLACE_INTERVAL_SECONDS = 0.04
 
 
 def install(app: Flask, settings: Settings) -> None:
@@ -36,11 +42,15 @@ def end_turn() -> None:
 
 
 class Turns:
-    """Gives each user so many places in this process; 0: as many as they like."""
+    """Gives each user so many places in this process, and slowly to who hurries; 0: as many as they like."""
 
-    def __init__(self, at_once: int, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self, at_once: int, *, patience_seconds: float = PATIENCE_SECONDS, pause: Callable[[float], None] = time.sleep
+    ) -> None:
         self._at_once = at_once
         self._patience_seconds = patience_seconds
+        self._pause = pause
+        self._paces = Paces(HURRIED, PLACE_INTERVAL_SECONDS / max(1, at_once))
         self._lines: dict[str, _Line] = {}
         self._waiting = 0
         self._lock = threading.Lock()
@@ -65,6 +75,9 @@ class Turns:
         if not came_in:
             self._leave(user_id, line)
             raise _too_many()
+        # In their place: the rest of the line waits behind it, so nobody pauses for longer than a place is worth.
+        if (seconds := self._paces.wait(user_id)) > 0:
+            self._pause(seconds)
         return lambda: self._give_back(user_id, line)
 
     def people(self, user_id: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chat_backend.domain.rate import LocalRates, Rate, Refusals
+from chat_backend.domain.rate import LocalRates, Paces, Rate, Refusals
 
 SIX = Rate("requests", "ann", 6)
 
@@ -111,3 +111,27 @@ def test_a_refusal_is_remembered_until_its_time() -> None:
         left.append(refusals.left(SIX))
 
     assert left == [3, 1, 0]
+
+
+def test_who_hurries_is_slowed_down_to_one_an_interval() -> None:
+    paces = Paces(3, 0.5, clock=Clock())
+
+    waits = [paces.wait("ann") for _ in range(6)]
+
+    assert waits == [0.0, 0.0, 0.0, 0.5, 1.0, 1.5]
+    assert paces.wait("bob") == 0.0
+
+
+def test_who_does_not_hurry_never_waits_and_who_rests_may_hurry_again() -> None:
+    clock = Clock()
+    paces = Paces(2, 0.5, clock=clock)
+
+    waits = []
+    for _ in range(10):
+        waits.append(paces.wait("ann"))
+        clock.at += 0.5
+    clock.at += 10
+    again = [paces.wait("ann") for _ in range(3)]
+
+    assert waits == [0.0] * 10
+    assert again == [0.0, 0.0, 0.5]

@@ -97,3 +97,18 @@ def test_without_a_limit_nobody_waits() -> None:
     line = Turns(0)
 
     assert [line.take("ann")() for _ in range(5)] == [None] * 5
+
+
+def test_who_hurries_comes_in_at_a_slower_pace_in_their_place() -> None:
+    pauses: list[float] = []
+    line = Turns(2, pause=pauses.append)
+
+    for _ in range(2 * turns.HURRIED):
+        line.take("ann")()
+    hurried = len(pauses)
+    for _ in range(turns.HURRIED // 2):
+        line.take("bob")()
+
+    assert hurried > turns.HURRIED // 2
+    assert len(pauses) == hurried
+    assert line.people("ann") == 0
