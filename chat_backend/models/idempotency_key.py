@@ -18,7 +18,7 @@ class IdempotencyKey(Base):
 
     user_id: Mapped[str] = mapped_column(String(255), primary_key=True)
     # The chat session; the nil id where the effect is to make one.
-    scope: Mapped[UUID] = mapped_column(primary_key=True)
+    scope: Mapped[UUID] = mapped_column(primary_key=True, index=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(64))
     session_id: Mapped[UUID | None]

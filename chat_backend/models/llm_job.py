@@ -17,6 +17,7 @@ from sqlalchemy import (
     TextClause,
     exists,
     false,
+    literal_column,
     select,
     text,
 )
@@ -33,8 +34,8 @@ _OPEN_TITLE = text("purpose = 'title' AND outcome IS NULL")
 _RESERVED = text("reserved_prompt_tokens IS NOT NULL")
 
 
-def _partial(name: str, column: str, where: TextClause, *, unique: bool = False) -> Index:
-    return Index(name, column, unique=unique, postgresql_where=where, sqlite_where=where)
+def _partial(name: str, *columns: str, where: TextClause, unique: bool = False) -> Index:
+    return Index(name, *columns, unique=unique, postgresql_where=where, sqlite_where=where)
 
 
 class LlmJob(Base):
@@ -45,13 +46,13 @@ class LlmJob(Base):
         CheckConstraint("status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="valid_job_status"),
         CheckConstraint("(status = 'running') = (lease_until IS NOT NULL)", name="running_has_lease"),
         Index("idx_llm_jobs_session_position", "session_id", "position"),
-        _partial("uq_llm_jobs_running", "session_id", _RUNNING, unique=True),
-        _partial("uq_llm_jobs_unfinished", "message_id", _UNFINISHED, unique=True),
-        _partial("idx_llm_jobs_due", "not_before", _QUEUED),
-        _partial("idx_llm_jobs_lease", "lease_until", _RUNNING),
-        _partial("idx_llm_jobs_unfinished", "session_id", _UNFINISHED),
-        _partial("idx_llm_jobs_unfinished_of_user", "user_id", _UNFINISHED),
-        _partial("idx_llm_jobs_reserved", "user_id", _RESERVED),
+        _partial("uq_llm_jobs_running", "session_id", where=_RUNNING, unique=True),
+        _partial("uq_llm_jobs_unfinished", "message_id", where=_UNFINISHED, unique=True),
+        _partial("idx_llm_jobs_due", "not_before", where=_QUEUED),
+        _partial("idx_llm_jobs_lease", "lease_until", where=_RUNNING),
+        _partial("idx_llm_jobs_unfinished", "session_id", "position", where=_UNFINISHED),
+        _partial("idx_llm_jobs_unfinished_of_user", "user_id", where=_UNFINISHED),
+        _partial("idx_llm_jobs_reserved", "user_id", where=_RESERVED),
         Index("idx_llm_jobs_message", "message_id"),
     )
 
@@ -123,7 +124,7 @@ class LlmAttempt(Base):
             name="valid_outcome",
         ),
         CheckConstraint("number >= 1", name="valid_number"),
-        _partial("idx_llm_attempts_open_title", "started_at", _OPEN_TITLE),
+        _partial("idx_llm_attempts_open_title", "started_at", where=_OPEN_TITLE),
     )
 
     job_id: Mapped[UUID] = mapped_column(ForeignKey("llm_jobs.id", ondelete="CASCADE"), primary_key=True)
@@ -151,8 +152,22 @@ class LlmAttempt(Base):
     finished_at: Mapped[datetime | None]
 
 
+def _literal(status: JobStatus) -> ColumnElement[str]:
+    return literal_column(f"'{status.value}'")
+
+
+# As literals and in the words of the indexes, which hold such jobs only: a planner that sees parameters reads every job
+# that a chat session ever had, to find the one that is unfinished.
+QUEUED = LlmJob.status == _literal(JobStatus.QUEUED)
+RUNNING = LlmJob.status == _literal(JobStatus.RUNNING)
+UNFINISHED = LlmJob.status.in_([_literal(status) for status in UNFINISHED_JOB])
+
 _other = aliased(LlmJob)
-_others = _other.session_id == LlmJob.session_id, _other.id != LlmJob.id, _other.status.in_(UNFINISHED_JOB)
+_others = (
+    _other.session_id == LlmJob.session_id,
+    _other.id != LlmJob.id,
+    _other.status.in_([_literal(status) for status in UNFINISHED_JOB]),
+)
 
 # Whether an earlier job of a job's session is unfinished: they run one at a time, in order.
 MUST_WAIT: ColumnElement[bool] = exists().where(*_others, _other.position < LlmJob.position)

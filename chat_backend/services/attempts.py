@@ -24,7 +24,7 @@ from chat_backend.domain.retry import RetryPolicy
 from chat_backend.domain.usage import Usage
 from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message
 from chat_backend.models.base import database_clock, now
-from chat_backend.models.llm_job import FOLLOWING, MUST_WAIT
+from chat_backend.models.llm_job import FOLLOWING, MUST_WAIT, QUEUED, RUNNING
 from chat_backend.protocol.events import Happening
 from chat_backend.services import prompts, summaries, titles
 from chat_backend.services.access import lock_session_of
@@ -104,8 +104,8 @@ _OWNED = (
     .execution_options(populate_existing=True)
 )
 _DUE = or_(
-    and_(LlmJob.status == JobStatus.QUEUED, LlmJob.not_before <= database_clock(), ~MUST_WAIT),
-    and_(LlmJob.status == JobStatus.RUNNING, LlmJob.lease_until < database_clock()),
+    and_(QUEUED, LlmJob.not_before <= database_clock(), ~MUST_WAIT),
+    and_(RUNNING, LlmJob.lease_until < database_clock()),
 )
 _ASKED = select(LlmJob.chain, LlmJob.chain_position).where(LlmJob.id == bindparam("job_id"), _DUE)
 

@@ -5,23 +5,21 @@ from __future__ import annotations
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
-from chat_backend.domain.enums import UNFINISHED_JOB, JobStatus
 from chat_backend.domain.errors import ErrorCode, TooMany, Unavailable
 from chat_backend.domain.quota import Backlog
 from chat_backend.models import LlmJob
+from chat_backend.models.llm_job import QUEUED, UNFINISHED
 
 RETRY_AFTER_SECONDS = 5
-# Made once, as literals: their indexes hold such jobs only, and a planner must see that without knowing parameters.
-_UNFINISHED = LlmJob.status.in_(bindparam("unfinished", list(UNFINISHED_JOB), expanding=True, literal_execute=True))
-_QUEUED = LlmJob.status == bindparam("queued", JobStatus.QUEUED, literal_execute=True)
+# Made once: to put a statement together costs as much as to execute it.
 _OF_USER = (
     select(LlmJob.id)
-    .where(LlmJob.user_id == bindparam("user_id"), _UNFINISHED)
+    .where(LlmJob.user_id == bindparam("user_id"), UNFINISHED)
     .order_by(LlmJob.user_id)
     .offset(bindparam("skipped"))
     .limit(1)
 )
-_OF_ALL = select(LlmJob.not_before).where(_QUEUED).order_by(LlmJob.not_before).offset(bindparam("skipped")).limit(1)
+_OF_ALL = select(LlmJob.not_before).where(QUEUED).order_by(LlmJob.not_before).offset(bindparam("skipped")).limit(1)
 
 
 def check(session: Session, user_id: str, backlog: Backlog) -> None:

@@ -8,11 +8,12 @@ from uuid import UUID
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from chat_backend.domain.enums import UNFINISHED_JOB, AuditAction, ParticipantRole
+from chat_backend.domain.enums import AuditAction, ParticipantRole
 from chat_backend.domain.errors import Conflict, ErrorCode
 from chat_backend.domain.user import User
 from chat_backend.models import ChatSession, IdempotencyKey, LlmJob, Message, Participant
 from chat_backend.models.base import now
+from chat_backend.models.llm_job import UNFINISHED
 from chat_backend.protocol.events import Happening
 from chat_backend.services import idempotency, quotas
 from chat_backend.services.access import OWN, READ, enter, no_such
@@ -112,7 +113,7 @@ def remove(uow: UnitOfWork, session_id: UUID, user: User) -> None:
 
 def _stop_jobs(uow: UnitOfWork, chat: ChatSession, user: User) -> None:
     query = select(LlmJob, Message.content).join(Message, Message.id == LlmJob.assistant_message_id)
-    unfinished = query.where(LlmJob.session_id == chat.id, LlmJob.status.in_(UNFINISHED_JOB))
+    unfinished = query.where(LlmJob.session_id == chat.id, UNFINISHED)
     stopped = uow.session.execute(unfinished).all()
     quotas.hold_days(uow.session, user.id, [job for job, _ in stopped])
     for job, text in stopped:

@@ -9,8 +9,9 @@ from uuid import UUID
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session, selectinload
 
-from chat_backend.domain.enums import UNFINISHED_JOB, EventType
+from chat_backend.domain.enums import EventType
 from chat_backend.models import ChatSession, LlmJob, Message, SessionEvent
+from chat_backend.models.llm_job import UNFINISHED
 from chat_backend.protocol.envelope import Durable
 from chat_backend.protocol.events import Happening, encode, framed
 
@@ -21,7 +22,7 @@ _CURRENT_OFFSET = select(ChatSession.last_offset).where(ChatSession.id == bindpa
 _IN_PROGRESS = (
     select(Message)
     .join(LlmJob, LlmJob.assistant_message_id == Message.id)
-    .where(LlmJob.session_id == bindparam("session_id"), LlmJob.status.in_(UNFINISHED_JOB))
+    .where(LlmJob.session_id == bindparam("session_id"), UNFINISHED)
     .order_by(Message.seq)
 )
 

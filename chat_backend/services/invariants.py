@@ -10,10 +10,10 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
 from sqlalchemy.orm import Session
 
-from chat_backend.domain.enums import UNFINISHED_JOB, JobStatus, MessageStatus, Purpose
+from chat_backend.domain.enums import JobStatus, MessageStatus, Purpose
 from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message, SessionEvent
 from chat_backend.models.base import database_clock, now
-from chat_backend.models.llm_job import MUST_WAIT
+from chat_backend.models.llm_job import MUST_WAIT, QUEUED, RUNNING, UNFINISHED
 from chat_backend.services import model_titles
 
 EXAMPLES = 5
@@ -67,9 +67,9 @@ def queue_state(session: Session, *, patience_seconds: float) -> dict[str, int]:
 
 def load(session: Session) -> dict[str, int]:
     """Count the jobs that wait, that run, and that back off before a retry."""
-    later = and_(LlmJob.status == JobStatus.QUEUED, LlmJob.not_before > database_clock())
-    columns = (_number(LlmJob.status == JobStatus.QUEUED), _number(LlmJob.status == JobStatus.RUNNING), _number(later))
-    row = session.execute(select(*columns).where(LlmJob.status.in_(UNFINISHED_JOB))).one()
+    later = and_(QUEUED, LlmJob.not_before > database_clock())
+    columns = (_number(QUEUED), _number(RUNNING), _number(later))
+    row = session.execute(select(*columns).where(UNFINISHED)).one()
     return dict(zip(("queued", "running", "backing_off"), (int(n or 0) for n in row), strict=True))
 
 
@@ -85,16 +85,16 @@ def _finding(session: Session, name: str, meaning: str, query: Select[UUID]) -> 
 
 def _orphans(patience_seconds: float) -> Select[UUID]:
     due = LlmJob.not_before < database_clock() - patience_seconds
-    return select(LlmJob.id).where(LlmJob.status == JobStatus.QUEUED, due, ~MUST_WAIT)
+    return select(LlmJob.id).where(QUEUED, due, ~MUST_WAIT)
 
 
 def _overdue_leases(patience_seconds: float) -> Select[UUID]:
     overdue = LlmJob.lease_until < database_clock() - patience_seconds
-    return select(LlmJob.id).where(LlmJob.status == JobStatus.RUNNING, overdue)
+    return select(LlmJob.id).where(RUNNING, overdue)
 
 
 def _lost_reservations(patience_seconds: float) -> Select[UUID]:
-    return select(LlmJob.id).where(LlmJob.reserved_prompt_tokens.is_not(None), LlmJob.status.not_in(UNFINISHED_JOB))
+    return select(LlmJob.id).where(LlmJob.reserved_prompt_tokens.is_not(None), ~UNFINISHED)
 
 
 def _offset_gaps(patience_seconds: float) -> Select[UUID]:
@@ -135,13 +135,13 @@ def _counted_messages(wrong: Condition) -> Select[UUID]:
 
 
 def _replies_without_job(patience_seconds: float) -> Select[UUID]:
-    job = exists().where(LlmJob.assistant_message_id == Message.id, LlmJob.status.in_(UNFINISHED_JOB))
+    job = exists().where(LlmJob.assistant_message_id == Message.id, UNFINISHED)
     return select(Message.id).where(Message.status.in_(_UNFINISHED_REPLY), ~job)
 
 
 def _mismatched_ends(patience_seconds: float) -> Select[UUID]:
     agrees = or_(
-        and_(LlmJob.status.in_(UNFINISHED_JOB), Message.status.in_(_UNFINISHED_REPLY)),
+        and_(UNFINISHED, Message.status.in_(_UNFINISHED_REPLY)),
         *(and_(LlmJob.status == job, Message.status == message) for job, message in _END_OF.items()),
     )
     return select(LlmJob.id).join(Message, Message.id == LlmJob.assistant_message_id).where(~agrees)
@@ -153,7 +153,7 @@ def _doubled_replies(patience_seconds: float) -> Select[UUID]:
 
 
 def _open_attempts(patience_seconds: float) -> Select[UUID]:
-    current = and_(LlmJob.status == JobStatus.RUNNING, LlmAttempt.number == LlmJob.attempt)
+    current = and_(RUNNING, LlmAttempt.number == LlmJob.attempt)
     # A title is asked for when its job has ended; one that was lost is found by the housekeeping.
     since = now() - timedelta(seconds=2 * model_titles.LOST_SECONDS + patience_seconds)
     named = and_(LlmAttempt.purpose == Purpose.TITLE, LlmAttempt.started_at > since)

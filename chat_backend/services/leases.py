@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, exists, or_, select, text, update
+from sqlalchemy import ColumnElement, exists, select, text, update
 from sqlalchemy.orm import Session
 
-from chat_backend.domain.enums import JobStatus
 from chat_backend.models import LlmJob, Message
 from chat_backend.models.base import database_clock
-from chat_backend.models.llm_job import MUST_WAIT
+from chat_backend.models.llm_job import MUST_WAIT, QUEUED, RUNNING
+
+# Of the jobs that wait, those that have waited longest.
+LOOKED_AT = 500
+_DUE = QUEUED & (LlmJob.not_before <= database_clock()) & ~MUST_WAIT
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ def held(session: Session, worker: str, job_ids: Collection[UUID]) -> dict[UUID,
 
 
 def _mine(worker: str, job_ids: Collection[UUID]) -> tuple[ColumnElement[bool], ...]:
-    return (LlmJob.id.in_(job_ids), LlmJob.lease_owner == worker, LlmJob.status == JobStatus.RUNNING)
+    return (LlmJob.id.in_(job_ids), LlmJob.lease_owner == worker, RUNNING)
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def checkpoint(session: Session, progress: Sequence[Progress]) -> None:
 
 def _running(p: Progress) -> ColumnElement[bool]:
     # Not what the message says: between two attempts it is streaming too, and holds what the last one has stored.
-    running = (LlmJob.attempt == p.attempt, LlmJob.status == JobStatus.RUNNING)
+    running = (LlmJob.attempt == p.attempt, RUNNING)
     return exists().where(LlmJob.assistant_message_id == p.message_id, *running)
 
 
@@ -105,9 +109,22 @@ def forgotten(session: Session, *, forgotten_seconds: float, limit: int) -> list
     clock = database_clock()
     # A retry has its time and no wake-up, and what was handed over is late already: its wake-up may be lost, for Redis
     # may be away. Anything else is given time to be woken.
-    begun = and_(LlmJob.started_at.is_not(None), LlmJob.not_before < clock)
-    late = or_(LlmJob.not_before < clock - forgotten_seconds, LlmJob.retry_at < clock, begun)
-    overdue = (LlmJob.status == JobStatus.QUEUED) & late & ~MUST_WAIT
-    dead = (LlmJob.status == JobStatus.RUNNING) & (LlmJob.lease_until < clock)
-    query = select(LlmJob.id).where(or_(overdue, dead)).order_by(LlmJob.not_before).limit(limit)
-    return list(session.scalars(query))
+    begun = LlmJob.retry_at.is_not(None) | LlmJob.started_at.is_not(None)
+    overdue = _DUE & (begun | (LlmJob.not_before < clock - forgotten_seconds))
+    dead = RUNNING & (LlmJob.lease_until < clock)
+    return _in_turn(session, overdue | dead)[:limit]
+
+
+def first_in_turn(session: Session) -> UUID | None:
+    """Return which of the jobs that wait a last free place is for; None where nothing waits."""
+    return next(iter(_in_turn(session, _DUE)), None)
+
+
+def _in_turn(session: Session, which: ColumnElement[bool]) -> list[UUID]:
+    """First those of users of whom the fewest replies are being written: no one's many hold up another's."""
+    query = select(LlmJob.id, LlmJob.user_id).where(which).order_by(LlmJob.not_before).limit(LOOKED_AT)
+    waiting = session.execute(query).all()
+    if len(waiting) > 1:
+        written = Counter(session.scalars(select(LlmJob.user_id).where(RUNNING)))
+        waiting = sorted(waiting, key=lambda job: written[job.user_id])
+    return [job.id for job in waiting]

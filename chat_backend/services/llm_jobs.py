@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from chat_backend.domain import limits
-from chat_backend.domain.enums import UNFINISHED_JOB, Action, AuditAction, JobStatus, MessageStatus, OnBusy, Role
+from chat_backend.domain.enums import Action, AuditAction, JobStatus, MessageStatus, OnBusy, Role
 from chat_backend.domain.errors import Conflict, ErrorCode, InvalidInput
 from chat_backend.domain.model_reference import read_model_reference
 from chat_backend.domain.quota import Quota, Reservation
@@ -17,6 +17,7 @@ from chat_backend.domain.trace import current_trace
 from chat_backend.domain.user import User
 from chat_backend.models import ChatSession, LlmJob, Message
 from chat_backend.models.base import database_clock, new_id, now
+from chat_backend.models.llm_job import UNFINISHED
 from chat_backend.protocol.events import Happening
 from chat_backend.services import backlog, idempotency, quotas, summaries
 from chat_backend.services.access import WRITE, enter, no_such, session_of
@@ -26,11 +27,7 @@ from chat_backend.unit_of_work import UnitOfWork
 
 NO_QUOTA = Quota()
 # Made once: to put a statement together costs as much as to execute it.
-_UNFINISHED = (
-    select(LlmJob)
-    .where(LlmJob.session_id == bindparam("session_id"), LlmJob.status.in_(UNFINISHED_JOB))
-    .order_by(LlmJob.position)
-)
+_UNFINISHED = select(LlmJob).where(LlmJob.session_id == bindparam("session_id"), UNFINISHED).order_by(LlmJob.position)
 
 
 def ask(

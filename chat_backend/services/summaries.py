@@ -7,9 +7,10 @@ from uuid import UUID
 from sqlalchemy import delete, exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from chat_backend.domain.enums import UNFINISHED_JOB, Action, Outcome, Purpose
+from chat_backend.domain.enums import Action, Outcome, Purpose
 from chat_backend.models import ChatSession, ContextSummary, LlmAttempt, LlmJob, Message, SessionEvent
 from chat_backend.models.base import now
+from chat_backend.models.llm_job import UNFINISHED
 
 LEFT_ALONE_TURNS = 10
 
@@ -55,7 +56,7 @@ def _changed(session: Session, session_id: UUID, job_id: UUID, *, covers: int, a
     # An old question that is asked anew will have another reply than the one that was summed up.
     asked_anew = exists().where(
         LlmJob.session_id == session_id,
-        LlmJob.status.in_(UNFINISHED_JOB),
+        UNFINISHED,
         LlmJob.id != job_id,
         LlmJob.message_id == Message.id,
         Message.seq <= covers,

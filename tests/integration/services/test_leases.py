@@ -20,6 +20,19 @@ def forgotten(world: World, seconds: float = -1.0) -> list[UUID]:
         return leases.forgotten(session, forgotten_seconds=seconds, limit=10)
 
 
+def asked_by(world: World, user: str) -> LlmJob:
+    """Ask in a chat session of its own."""
+    job = world.ask(world.new_session(), "Hello")
+    with world.backend.unit_of_work() as uow:
+        uow.session.execute(update(LlmJob).where(LlmJob.id == job.id).values(user_id=user))
+    return job
+
+
+def first_in_turn(world: World) -> UUID | None:
+    with world.backend.reading() as session:
+        return leases.first_in_turn(session)
+
+
 def forget_events(world: World) -> None:
     """As a worker does it: look, then a transaction for each chat session."""
     with world.backend.reading() as session:
@@ -143,6 +156,38 @@ def test_a_long_log_is_forgotten_in_portions_each_in_a_transaction_of_its_own(wo
 
     expected = {(session_id, housekeeping.ROWS_AT_ONCE + 1) for session_id in session_ids}
     assert {(some.session_id, some.before) for some in portions} == expected
+
+
+def test_a_last_place_is_for_the_user_of_whom_the_fewest_replies_are_written(world: World) -> None:
+    running, waiting, later = (asked_by(world, "ann") for _ in range(3))
+    world.must_claim(running.id)
+    other, others_next = (asked_by(world, "bob") for _ in range(2))
+
+    order = []
+    while (first := first_in_turn(world)) is not None:
+        order.append(first)
+        world.must_claim(first)
+
+    assert order == [other.id, waiting.id, others_next.id, later.id]
+
+
+def test_it_is_the_turn_of_nothing_that_is_not_due(world: World) -> None:
+    session_id = world.new_session()
+    first, _ = world.ask(session_id, "One"), world.ask(session_id, "Two")
+    world.must_claim(first.id)
+    tomorrow = asked_by(world, "bob")
+    with world.backend.unit_of_work() as uow:
+        uow.session.execute(update(LlmJob).where(LlmJob.id == tomorrow.id).values(not_before=database_clock() + 86400))
+
+    assert first_in_turn(world) is None
+
+
+def test_what_was_forgotten_is_found_in_turn_too(world: World) -> None:
+    running, waiting = (asked_by(world, "ann") for _ in range(2))
+    world.must_claim(running.id)
+    other = asked_by(world, "bob")
+
+    assert forgotten(world) == [other.id, waiting.id]
 
 
 def test_expired_idempotency_keys_are_forgotten(world: World) -> None:

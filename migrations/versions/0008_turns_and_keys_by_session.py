@@ -1,0 +1,33 @@
+"""the unfinished jobs of each chat session in their order, and its idempotency keys
+
+Revision ID: 0008
+Revises: 0007
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+branch_labels = None
+depends_on = None
+
+_NAME = "idx_llm_jobs_unfinished"
+_UNFINISHED = sa.text("status IN ('queued', 'running')")
+
+
+def upgrade() -> None:
+    _replace("session_id", "position")
+    op.create_index("idx_idempotency_keys_scope", "idempotency_keys", ["scope"])
+
+
+def downgrade() -> None:
+    op.drop_index("idx_idempotency_keys_scope", "idempotency_keys")
+    _replace("session_id")
+
+
+def _replace(*columns: str) -> None:
+    op.drop_index(_NAME, "llm_jobs")
+    op.create_index(_NAME, "llm_jobs", list(columns), postgresql_where=_UNFINISHED, sqlite_where=_UNFINISHED)
