@@ -12,4 +12,4 @@ from workers.app import Process, app
 def process_llm(job_id: str) -> None:
     """Work at a job. Safe to deliver twice. Raises ValueError for what is no id."""
     assert Process.runtime is not None, "the worker has not started"
-    Process.runtime.process(UUID(job_id))
+    Process.runtime.woken(UUID(job_id))

@@ -119,6 +119,22 @@ class Runtime:
 
     # The way of a job
 
+    def woken(self, job_id: UUID) -> None:
+        """Work at a job that a wake-up names, or at one that goes before it where there is no other place left."""
+        first = self._first_in_turn(job_id) if len(self.runs) + 1 >= self.settings.worker_concurrency else job_id
+        if first != job_id:
+            self.backend.out.wake([job_id])
+        self.process(first)
+
+    def _first_in_turn(self, job_id: UUID) -> UUID:
+        try:
+            with self.backend.reading() as session:
+                waits = attempts.next_asked(session, job_id) is not None
+                first = leases.first_in_turn(session) if waits else None
+        except Unavailable:
+            return job_id  # the claim waits for the database
+        return first or job_id
+
     def process(self, job_id: UUID) -> None:
         """Work at a job until it has ended or is not ours to work at. Safe to call twice for one job."""
         while True:

@@ -6,8 +6,10 @@ import pytest
 
 from tests.conftest import Launch
 from tests.e2e.conftest import Product
+from tests.support.chat import Chat
 from tests.support.crowd import converse
 from tests.support.provider_stub import Stub, expected_text
+from tests.support.waiting import wait_until
 
 TOKENS = 60
 
@@ -37,3 +39,22 @@ def test_300_conversations_at_once_lose_nothing(launch: Launch, stub: Stub, envi
         expected = expected_text(f"c{number}", TOKENS)
         assert (watched.in_order, "".join(watched.pieces), watched.final["content"]) == (True, expected, expected)
     assert len(stub.ledger()) == 300
+
+
+def test_one_users_many_replies_do_not_hold_up_anothers_one(
+    launch: Launch, stub: Stub, environment: dict[str, str]
+) -> None:
+    environment["WORKER_CONCURRENCY"] = "2"
+    launch("worker")
+    with Chat(launch("web").url, "ann") as ann, ann.as_user("bob") as bob:
+        many = [ann.ask(ann.new_session("stub:tokens=20,delay=0.05")["id"], "x")["job_id"] for _ in range(8)]
+        wait_until(lambda: len(stub.ledger()) >= 2, why="all places are taken")
+
+        one = bob.ask(bob.new_session("stub:tokens=20,delay=0.05")["id"], "bob's")["job_id"]
+        before = len(stub.ledger())
+        ended = [bob.wait_for_job(one)["status"], *(ann.wait_for_job(job)["status"] for job in many)]
+
+    asked = [entry["last_user_message"] for entry in stub.ledger()]
+    assert ended == ["succeeded"] * 9
+    assert len(asked) == 9
+    assert asked.index("bob's") <= before + 1
