@@ -83,9 +83,10 @@ def _who_streams(request: Request, backend: Backend) -> User:
 
 def _ask() -> None:
     rule = request.url_rule
-    if request.method == "OPTIONS" or (rule is not None and (rule.endpoint == HEALTH or rule.rule.endswith(STREAMS))):
+    asks_first = request.method == "OPTIONS"  # a browser, for its page: without a token
+    if rule is not None and (rule.endpoint == HEALTH or (rule.rule.endswith(STREAMS) and not asks_first)):
         return
-    if rule is None or rule.endpoint in OPEN:
+    if asks_first or rule is None or rule.endpoint in OPEN:
         rate_limits().request(request, None)
     else:
         g.user = _in_turn(lambda: identify_http(request))

@@ -120,6 +120,17 @@ def test_what_anyone_may_ask_is_counted_by_address_too(limited: MakeApp, path: s
     assert 429 not in statuses(responses)[:3]
 
 
+def test_what_browsers_ask_before_a_request_is_counted_by_address(limited: MakeApp) -> None:
+    nobody = Rest(limited(RATE_LIMIT_PER_ADDRESS="3"), None)
+
+    responses = [
+        nobody.ask("OPTIONS", path)
+        for path in ("/sessions", "/sessions/x/websocket", "/nothing", "/health", "/sessions")
+    ]
+
+    assert [code == 429 for code in statuses(responses)] == [False, False, False, False, True]
+
+
 def test_health_always_answers(limited: MakeApp) -> None:
     nobody = Rest(limited(RATE_LIMIT_PER_ADDRESS="1"), None)
 
