@@ -120,13 +120,19 @@ class Runtime:
     # The way of a job
 
     def woken(self, job_id: UUID) -> None:
-        """Work at a job that a wake-up names, or at one that goes before it where there is no other place left."""
-        first = self._first_in_turn(job_id) if len(self.runs) + 1 >= self.settings.worker_concurrency else job_id
-        if first != job_id:
-            self.backend.out.wake([job_id])
-        self.process(first)
+        """Work at a job that a wake-up names; where this is the last free place, at those first whose turn it is."""
+        others: set[UUID] = set()
+        while (first := self._first_in_turn(job_id)) != job_id and first not in others:
+            others.add(first)
+            try:
+                self.process(first)
+            except Exception:  # whatever is wrong with it, this wake-up is for another
+                log.exception("a job stumbled", extra={"action": "process", "job_id": str(first)})
+        self.process(job_id)
 
     def _first_in_turn(self, job_id: UUID) -> UUID:
+        if self._draining.is_set() or len(self.runs) + 1 < self.settings.worker_concurrency:
+            return job_id
         try:
             with self.backend.reading() as session:
                 waits = attempts.next_asked(session, job_id) is not None

@@ -30,7 +30,7 @@ def test_a_request_can_be_followed_from_rest_to_the_provider(product: Product) -
     assert names(lines(product.web.log, job_id)) == {NAME}
     assert names(lines(product.worker.log, job_id)) == {NAME}
     assert any("an attempt ended" in line and "attempt=1" in line for line in lines(product.worker.log, job_id))
-    assert call["headers"]["x-request-id"] == f"{NAME}.{job_id}.1"
+    assert call["headers"]["x-client-request-id"] == f"{NAME}.{job_id}.1"
 
 
 def test_a_frame_can_be_followed_from_the_socket_to_the_provider(product: Product) -> None:
@@ -44,7 +44,7 @@ def test_a_frame_can_be_followed_from_the_socket_to_the_provider(product: Produc
     (name,) = names(lines(product.web.log, job["id"]))
     assert re.fullmatch(r"[0-9a-f]{32}", name)
     assert names(lines(product.worker.log, job["id"])) == {name}
-    assert call["headers"]["x-request-id"] == f"{name}.{job['id']}.1"
+    assert call["headers"]["x-client-request-id"] == f"{name}.{job['id']}.1"
 
 
 def test_every_attempt_keeps_the_name_of_who_asked(product: Product) -> None:
@@ -55,7 +55,7 @@ def test_every_attempt_keeps_the_name_of_who_asked(product: Product) -> None:
     )
 
     job_id = asked.json()["job_id"]
-    assert [call["headers"]["x-request-id"] for call in product.stub.ledger()] == [
+    assert [call["headers"]["x-client-request-id"] for call in product.stub.ledger()] == [
         f"{NAME}.{job_id}.{number}" for number in (1, 2, 3)
     ]
     assert names(lines(product.worker.log, job_id)) == {NAME}

@@ -484,23 +484,21 @@ def test_older_error_objects_without_a_wrapping_are_read_too(stub, script):
     assert (error.http_status, error.error_type) == (404, "stub_error")
 
 
-def test_a_server_that_takes_only_uuids_for_names_is_asked_without_one_from_then_on(stub):
-    async def twice_at_once() -> list[Answer]:
+def test_a_server_that_takes_only_uuids_for_request_ids_is_not_put_off_by_our_names(stub):
+    async def named() -> Answer:
         provider = build(settings_for(stub.base_url))["LOCAL"]
-        script = "tokens=2,server=llamacpp"
         try:
-            named = [await asyncio.gather(*(call(provider, script, name=f"ann.{n}") for n in "12")) for _ in range(2)]
-            return named[0] + named[1]
+            return await call(provider, "tokens=2,server=llamacpp", name="ann.1")
         finally:
             await provider.aclose()
 
-    *first, third, fourth = uvloop.run(twice_at_once())
+    answer = uvloop.run(named())
 
-    assert [(answer.error.code, answer.error.retryable) for answer in first] == [("PROVIDER_REJECTED", True)] * 2
-    assert [answer.error or answer.text for answer in (third, fourth)] == [expected_text("t", 2)] * 2
+    assert (answer.error, answer.text) == (None, expected_text("t", 2))
+    assert stub.ledger()[-1]["headers"]["x-client-request-id"] == "ann.1"
 
 
-def test_any_other_request_that_is_refused_without_a_word_is_not_asked_again(stub):
+def test_what_is_refused_without_a_word_is_not_asked_again(stub):
     answer = ask(stub, "tokens=2,server=llamacpp,fail=400")
 
     assert not answer.error.retryable

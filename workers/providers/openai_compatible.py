@@ -40,8 +40,9 @@ from workers.providers.text import parse, short
 MOST_ERROR_BYTES = 8 * 1024
 ERROR_BODY_SECONDS = 1.0
 MODELS_SECONDS = 4.0
-# By it an attempt is found in the logs of who answers; some servers want it to be used once.
-REQUEST_ID = "X-Request-ID"
+# By it an attempt is found in the logs of who answers. OpenAI's word for a name that the client gives: in X-Request-ID
+# llama-cpp-python's server takes nothing but a UUID.
+REQUEST_ID = "X-Client-Request-Id"
 
 Options = dict[str, Any]
 
@@ -74,7 +75,6 @@ class OpenAICompatible:
             total=settings.llm_total_timeout_seconds,
         )
         self._opened: httpx.AsyncClient | None = None
-        self._takes_names = True
 
     async def stream(
         self, request: PromptRequest, on_text: Callable[[str], None], known: Completion | None = None
@@ -153,7 +153,7 @@ class OpenAICompatible:
         if not self.configured:
             sentence = f"The provider {self.name} is not configured."
             raise ProviderRefused(sentence, code=ErrorCode.PROVIDER_NOT_CONFIGURED)
-        headers = {REQUEST_ID: name} if name and self._takes_names else {}
+        headers = {REQUEST_ID: name} if name else {}
         if body is None or len(body) <= PIECE_BYTES:
             return self._client().stream(method, self._base_url + path, content=body, headers=headers)
         # In one piece a long prompt would hold up every other reply of the loop.
@@ -165,19 +165,9 @@ class OpenAICompatible:
             error = refusal(response.status_code, response.headers, await _error_object(response))
             facts = {"provider": self.name, "status": response.status_code, "said": error.error_type}
             logger.info("A provider refused a request", extra={"action": "provider_refused", **facts})
-            if self._named_in_vain(response):
-                self._takes_names, error.retryable = False, True
             raise error
         if response.headers.get("content-encoding", "identity") != "identity":
             raise StreamBroken("The provider compressed what must be plain.", http_status=response.status_code)
-
-    def _named_in_vain(self, response: httpx.Response) -> bool:
-        """Whether it may have been the request's name that was refused: without a word, where only a UUID is one.
-
-        So does llama-cpp-python's server. Every later request is nameless, and this one worth a second try.
-        """
-        silent = response.status_code == 400 and response.headers.get("content-length") == "0"
-        return silent and REQUEST_ID in response.request.headers
 
     def _client(self) -> httpx.AsyncClient:
         if self._opened is None:

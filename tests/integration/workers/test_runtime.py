@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
+from sqlalchemy import update
 
 from chat_backend.bootstrap import Backend, connect
 from chat_backend.config import Settings
@@ -19,6 +21,9 @@ from tests.integration.services.conftest import Remembered
 from tests.support.waiting import wait_until
 from workers.running import Run, Runs
 from workers.runtime import Runtime
+
+# Where no provider answers.
+NOWHERE = "http://127.0.0.1:9/v1"
 
 
 @pytest.fixture
@@ -39,6 +44,10 @@ def backend(sqlite_url: str, out: Remembered) -> Iterator[Backend]:
 @pytest.fixture
 def job_id(backend: Backend) -> UUID:
     """A job that waits for a worker."""
+    return _ask(backend)
+
+
+def _ask(backend: Backend) -> UUID:
     with backend.unit_of_work() as uow:
         fields = {"llm_provider": "LOCAL", "llm_model": "m", "title": None, "settings": {}}
         chat = chat_sessions.make(uow, User("ann"), **fields)[0]
@@ -84,6 +93,22 @@ def test_a_job_that_comes_as_an_idle_worker_drains_is_left_to_another(
     assert _status(backend, job_id) == JobStatus.QUEUED
     assert out.woken == [job_id]
     thread.join(5)
+
+
+def test_a_job_that_nobody_can_work_at_keeps_no_other_from_a_last_place(backend: Backend) -> None:
+    only_place = replace(backend.settings, worker_concurrency=1, llm_max_attempts=1, local_llm_base_url=NOWHERE)
+    spoilt, job_id = _ask(backend), _ask(backend)
+    with backend.unit_of_work() as uow:
+        uow.session.execute(update(LlmJob).where(LlmJob.id == spoilt).values(chain=[]))
+    left: list[int] = []
+    runtime = Runtime(only_place, backend, life_seconds=0.1, exit=left.append)
+    runtime.start()
+
+    runtime.woken(job_id)
+    runtime.stop()
+
+    assert _status(backend, job_id) == JobStatus.FAILED
+    assert _status(backend, spoilt) == JobStatus.QUEUED
 
 
 class _Broken(Runs):
