@@ -4,12 +4,36 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from celery.exceptions import Terminated
+
+from chat_backend.domain.enums import JobStatus
 from chat_backend.queue import names
 from workers.app import Process, app
+from workers.wake_up import Outcome, answer
 
 
-@app.task(name=names.PROCESS_LLM)
-def process_llm(job_id: str) -> None:
-    """Work at a job. Safe to deliver twice. Raises ValueError for what is no id."""
+class JobFailed(Exception):
+    """A job has failed, and has said so to whom it concerns: to Celery, and Flower, a failed task."""
+
+
+@app.task(name=names.PROCESS_LLM, throws=(JobFailed, Terminated))
+def process_llm(job_id: str) -> str:
+    """Work at a job. Safe to deliver twice.
+
+    Returns how the job stands; raises JobFailed with its error's code, Terminated where it was cancelled, ValueError
+    for what is no id.
+    """
     assert Process.runtime is not None, "the worker has not started"
-    Process.runtime.woken(UUID(job_id))
+    named = UUID(job_id)
+    outcome = answer(Process.runtime, named)
+    told = _in_words(outcome, named)
+    if outcome.status == JobStatus.FAILED:
+        raise JobFailed(told)
+    if outcome.status == JobStatus.CANCELLED:
+        raise Terminated(told)
+    return told
+
+
+def _in_words(outcome: Outcome, named: UUID) -> str:
+    standing = outcome.error_code or outcome.status or "unknown"
+    return str(standing) if outcome.job_id == named else f"{outcome.job_id}: {standing}"

@@ -25,7 +25,7 @@ import uvloop
 
 from chat_backend.bootstrap import Backend
 from chat_backend.config import Settings
-from chat_backend.domain.enums import Purpose, Titles
+from chat_backend.domain.enums import JobStatus, Purpose, Titles
 from chat_backend.domain.errors import LeaseLost, ProviderError, Unavailable
 from chat_backend.domain.retry import RetryPolicy
 from chat_backend.domain.trace import traced
@@ -59,6 +59,9 @@ SWEEP_PORTION = 100
 SWITCH_SECONDS = 0.0005
 # SQLite's clock counts milliseconds: who comes back to the very moment may be early by one.
 CLOCK_GRAIN_SECONDS = 0.002
+
+# What comes of a step: how its job has ended, or the seconds until the next step; None: there is none here.
+Next = JobStatus | float | None
 
 
 class Runtime:
@@ -119,45 +122,37 @@ class Runtime:
 
     # The way of a job
 
-    def woken(self, job_id: UUID) -> None:
-        """Work at a job that a wake-up names; where this is the last free place, at those first whose turn it is."""
-        others: set[UUID] = set()
-        while (first := self._first_in_turn(job_id)) != job_id and first not in others:
-            others.add(first)
-            try:
-                self.process(first)
-            except Exception:  # whatever is wrong with it, this wake-up is for another
-                log.exception("a job stumbled", extra={"action": "process", "job_id": str(first)})
-        self.process(job_id)
+    @property
+    def has_room(self) -> bool:
+        """Whether there is a free place beside the next one."""
+        return len(self.runs) + 1 < self.settings.worker_concurrency
 
-    def _first_in_turn(self, job_id: UUID) -> UUID:
-        if self._draining.is_set() or len(self.runs) + 1 < self.settings.worker_concurrency:
-            return job_id
-        try:
-            with self.backend.reading() as session:
-                waits = attempts.next_asked(session, job_id) is not None
-                first = leases.first_in_turn(session) if waits else None
-        except Unavailable:
-            return job_id  # the claim waits for the database
-        return first or job_id
+    @property
+    def is_draining(self) -> bool:
+        return self._draining.is_set()
 
-    def process(self, job_id: UUID) -> None:
-        """Work at a job until it has ended or is not ours to work at. Safe to call twice for one job."""
+    def process(self, job_id: UUID) -> JobStatus | None:
+        """Work at a job until it has ended or is not ours to work at. Safe to call twice for one job.
+
+        Returns how it has ended, where that is known without asking.
+        """
         while True:
             run = Run(job_id, self._loop)
             with self.runs.add(run) as mine:
                 # Not before it is among the runs: who drains hands over what it finds there, and nothing comes after.
                 if self._draining.is_set():
                     self.backend.out.wake([job_id])  # this wake-up was for another worker
-                    return
-                delay = self._step(run) if mine else None
+                    return None
+                next = self._step(run) if mine else None
+            if next is None or isinstance(next, JobStatus):
+                return next
             # A long wait holds no thread, and a worker that drains gives up short ones too: the row has its
             # time, and any sweep wakes it.
-            if delay is None or delay > LONGEST_PAUSE_SECONDS or self._draining.wait(delay + CLOCK_GRAIN_SECONDS):
-                return
+            if next > LONGEST_PAUSE_SECONDS or self._draining.wait(next + CLOCK_GRAIN_SECONDS):
+                return None
 
-    def _step(self, run: Run) -> float | None:
-        """Make an attempt, or pass a model over that is left alone; return the seconds until the next look."""
+    def _step(self, run: Run) -> Next:
+        """Make an attempt, or pass a model over that is left alone."""
         if not self._may_ask(run.job_id):
             return self._passed_over(run.job_id)
         claim = self._claim(run.job_id)
@@ -192,18 +187,15 @@ class Runtime:
                     break
         return None  # the sweep comes back to it
 
-    def _attempt(self, run: Run, claim: Claim) -> float | None:
-        """Make one attempt, store its end and go on with what follows at once.
-
-        Returns the seconds until the next, if there is one.
-        """
+    def _attempt(self, run: Run, claim: Claim) -> Next:
+        """Make one attempt, store its end and go on with what follows at once."""
         with traced(claim.trace_id):
             ending = asyncio.run_coroutine_threadsafe(self._ask(run, claim), self._loop).result()
             log.info("an attempt ended", extra=_facts(claim, ending))
             stored = self._told_and_stored(claim, ending)
             return self._attempt(run, stored) if isinstance(stored, Claim) else stored
 
-    def _told_and_stored(self, claim: Claim, ending: Ending) -> Claim | float | None:
+    def _told_and_stored(self, claim: Claim, ending: Ending) -> Claim | Next:
         if claim.purpose == Purpose.SUMMARY and ending.stop is None:
             self._tell_breaker(claim, ending)  # before: how the summary went may forbid the reply
             return self._stored(claim, ending, may_ask=self._breaker.allow(claim.provider, claim.request.model))
@@ -212,7 +204,7 @@ class Runtime:
         finally:
             self._tell_breaker(claim, ending)  # afterwards: it may have to wait for Redis
 
-    def _stored(self, claim: Claim, ending: Ending, *, may_ask: bool = True) -> Claim | float | None:
+    def _stored(self, claim: Claim, ending: Ending, *, may_ask: bool = True) -> Claim | Next:
         deadline = time.monotonic() + STORE_SECONDS
         while time.monotonic() < deadline:
             try:
@@ -238,7 +230,7 @@ class Runtime:
             with suppress(RuntimeError):  # this process is on its way out
                 self._swept.submit(self._breaker.succeeded, *model)
 
-    def _store(self, uow: UnitOfWork, claim: Claim, ending: Ending, *, may_ask: bool) -> Claim | float | None:
+    def _store(self, uow: UnitOfWork, claim: Claim, ending: Ending, *, may_ask: bool) -> Claim | Next:
         if ending.stop is Stop.LOST:
             raise LeaseLost
         if claim.purpose == Purpose.TITLE:
@@ -250,9 +242,10 @@ class Runtime:
         elif ending.error is not None:
             return attempts.failed(uow, claim, ending.measured, error=ending.error, policy=self._policy)
         else:
-            attempts.succeed(uow, claim, ending.measured, titled=self.settings.session_titles)
+            status = attempts.succeed(uow, claim, ending.measured, titled=self.settings.session_titles)
             if self.settings.session_titles == Titles.MODEL:
-                return model_titles.begin(uow, claim, worker=self.id, context=self.settings.context)
+                return model_titles.begin(uow, claim, worker=self.id, context=self.settings.context) or status
+            return status
         return None
 
     def _store_title(self, uow: UnitOfWork, claim: Claim, ending: Ending) -> None:

@@ -130,6 +130,12 @@ def next_asked(session: Session, job_id: UUID) -> tuple[str, str] | None:
     return link["provider"], link["model"]
 
 
+def standing(session: Session, job_id: UUID) -> tuple[JobStatus | None, str | None]:
+    """Return a job's status and error code; None, None where it is gone."""
+    row = session.execute(select(LlmJob.status, LlmJob.error_code).where(LlmJob.id == job_id)).one_or_none()
+    return (row.status, row.error_code) if row else (None, None)
+
+
 def pass_over(
     uow: UnitOfWork, job_id: UUID, terms: Terms, *, wait_seconds: float, patience_seconds: float
 ) -> float | None:

@@ -68,16 +68,24 @@ def flower_tasks(port: str, login: str = FLOWER_LOGIN) -> list[dict[str, object]
         return found
 
 
-def test_a_conversation_works_and_flower_shows_its_task(platform: dict[str, str], parts: dict[str, Process]) -> None:
+def test_conversations_work_and_flower_shows_how_their_tasks_ended(
+    platform: dict[str, str], parts: dict[str, Process]
+) -> None:
     with Chat(parts["web"].url) as chat:
         chat.http.headers["Authorization"] = f"Bearer {mint(Settings.from_environment(platform), 'alice')}"
         session = chat.new_session("stub:tokens=5")
         answer = chat.request("POST", f"/sessions/{session['id']}/process-llm", json={"prompt": "Hello"})
+        fails = chat.ask(chat.new_session("stub:fail=400")["id"], "Hello")["job_id"]
+        stopped = chat.ask(chat.new_session("stub:tokens=500,delay=0.1")["id"], "Hello")["job_id"]
+        chat.wait_for_job(fails)
+        wait_until(lambda: chat.job(stopped)["status"] == "running")
+        chat.cancel(stopped)
 
-    tasks = wait_until(
-        lambda: [task for task in flower_tasks(platform["FLOWER_PORT"]) if task["state"] == "SUCCESS"],
-        why="Flower shows a finished task",
-    )
+    def ended_tasks() -> dict[str, object] | None:
+        tasks = {str(task["args"]).strip("()[]',"): task["state"] for task in flower_tasks(platform["FLOWER_PORT"])}
+        return tasks if len(tasks) == 3 and not {"RECEIVED", "STARTED"} & set(tasks.values()) else None
+
+    tasks = wait_until(ended_tasks, why="Flower shows how each task has ended")
     with pytest.raises(urllib.error.HTTPError) as refused:
         flower_tasks(platform["FLOWER_PORT"], "ann:another password")
     refused.value.close()
@@ -86,7 +94,7 @@ def test_a_conversation_works_and_flower_shows_its_task(platform: dict[str, str]
     assert answer["success"]
     assert refused.value.code == 401
     assert parts["web"].log.count("Booting worker") == 2
-    assert tasks[0]["name"] == "chat.process_llm"
+    assert tasks == {answer["job_id"]: "SUCCESS", fails: "FAILURE", stopped: "REVOKED"}
     assert ends == {"flower": 0, "worker": 0, "web": 0}
 
 
