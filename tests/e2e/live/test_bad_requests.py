@@ -13,6 +13,7 @@ from tests.support.stack import Stack
 POST = f"POST {API}/sessions HTTP/1.1\r\nHost: 127.0.0.1\r\nX-User-ID: ann\r\nContent-Type: application/json\r\n"
 GET = f"GET {API}/sessions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 CHUNKED = POST + "Transfer-Encoding: chunked\r\n\r\n"
+JSON = {"Content-Type": "application/json"}
 BODY = '{"llm_provider": "LOCAL", "llm_model": "m"}'
 
 BAD = {
@@ -53,6 +54,19 @@ def test_each_is_answered_and_the_process_goes_on(stack: Stack, chat: Chat, what
     assert chat.request("GET", "/health")["status"] == "healthy"
     assert chat.request("GET", "/sessions")["total_count"] == 0
     assert "Traceback" not in stack.web.log
+
+
+@pytest.mark.parametrize(("path", "size", "status"), [("/sessions", 1_100_000, 413), ("/nothing", 100_000, 404)])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_who_sends_too_much_can_go_on_at_once(chat: Chat, path: str, size: int, status: int, *, chunked: bool) -> None:
+    body = b'{"title": "' + b"x" * size + b'"}'
+
+    for _ in range(5):
+        refused = chat.http.post(path, content=iter([body]) if chunked else body, headers=JSON)
+
+        assert refused.status_code == status
+        assert refused.headers["Connection"] == "close"
+        assert chat.request("GET", "/sessions")["total_count"] == 0
 
 
 def test_a_body_in_chunks_is_read(stack: Stack) -> None:
