@@ -29,15 +29,26 @@ def read_object(data: bytes | str) -> dict[str, Any]:
     Raises MalformedRequest where it is not JSON, InvalidInput where it is not an object or holds text
     that can't be stored (NUL, lone surrogates).
     """
+    value = parse_object(data)
+    refuse_unstorable(value)
+    return value
+
+
+def parse_object(data: bytes | str) -> dict[str, Any]:
+    """Return the JSON object in data, whatever its texts hold. Raises MalformedRequest, InvalidInput."""
     value = _parse(data)
     if not isinstance(value, dict):
         raise InvalidInput("The body must be a JSON object.")
+    return value
+
+
+def refuse_unstorable(value: dict[str, Any]) -> None:
+    """Raise InvalidInput where an object holds text that can't be stored, by field."""
     faults = [{"field": field, "message": "Holds a character that can't be stored (NUL or a lone surrogate)."}
               for field in value if not _storable(field, value[field])]  # fmt: skip
     if faults:
         shown = [{**fault, "field": clean(fault["field"])} for fault in faults]
         raise InvalidInput(shown[0]["message"], field=shown[0]["field"], faults=shown)
-    return value
 
 
 def clean(text: str) -> str:

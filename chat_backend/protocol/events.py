@@ -13,6 +13,7 @@ from uuid import UUID
 import orjson
 
 from chat_backend.domain.enums import Action, EventType
+from chat_backend.domain.strict_json import storable
 from chat_backend.protocol.envelope import Durable, read_json
 from chat_backend.schemas.chat_session import SessionShape
 from chat_backend.schemas.fields import rfc3339
@@ -168,7 +169,7 @@ def typing_indicator(user_id: str, is_typing: bool) -> Frame:
 def error(shape: Frame, request_id: Any = None) -> Frame:
     """The error object's fields beside the type; request_id is that of the frame that caused it, if it is a name."""
     frame = {"type": EventType.ERROR.value} | shape
-    if isinstance(request_id, str) and len(request_id) <= NAME_CHARACTERS:
+    if isinstance(request_id, str) and len(request_id) <= NAME_CHARACTERS and storable(request_id):
         frame["request_id"] = request_id
     return frame
 

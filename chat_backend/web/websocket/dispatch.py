@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from chat_backend.domain.enums import Action, ParticipantRole
 from chat_backend.domain.errors import ChatError, Forbidden, InvalidInput, MalformedRequest
-from chat_backend.domain.strict_json import read_object
+from chat_backend.domain.strict_json import parse_object, refuse_unstorable
 from chat_backend.domain.trace import current_trace, traced
 from chat_backend.models import LlmJob
 from chat_backend.protocol.commands import read_command
@@ -44,8 +44,9 @@ class Dispatch:
         try:
             if isinstance(data, bytes):
                 raise InvalidInput("Frames must be text.")
-            frame = read_object(data)
+            frame = parse_object(data)
             request_id = frame.get("request_id")
+            refuse_unstorable(frame)
             kind, fields = read_command(frame)
             getattr(self, f"_{kind}")(**fields)
         except ChatError as fault:

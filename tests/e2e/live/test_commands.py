@@ -255,9 +255,18 @@ def test_a_bad_frame_is_answered_and_the_connection_stays(
     assert after["type"] == "pong"
 
 
-def test_a_bad_frame_is_answered_with_its_request_id(viewer: Viewer) -> None:
-    viewer.say("send_message", request_id="r9", extra=1)
+@pytest.mark.parametrize(
+    ("fault", "fields"),
+    [
+        ({"extra": 1}, {"content", "extra"}),
+        ({"content": "\0"}, {"content"}),
+        ({"content": "\ud800"}, {"content"}),
+        ({"metadata": {"\0": 1}}, {"metadata"}),
+    ],
+)
+def test_a_bad_frame_is_answered_with_its_request_id(viewer: Viewer, fault: Frame, fields: set[str]) -> None:
+    viewer.say("send_message", request_id="r9", **fault)
     error = viewer.next()
 
     assert error["request_id"] == "r9"
-    assert {fault["field"] for fault in error["errors"]} == {"content", "extra"}
+    assert {fault["field"] for fault in error["errors"]} == fields
