@@ -73,6 +73,12 @@ def _origins(value: str) -> tuple[str, ...]:
     return tuple(origin.rstrip("/") for origin in origins)
 
 
+def _host(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.:-]+", value):
+        raise ValueError("must be an address or a name, like 0.0.0.0 or ::1")
+    return value
+
+
 def _http_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -165,8 +171,9 @@ class Settings:
     )
 
     # Web
-    host: str = setting("", "Address to bind; empty: loopback in `dev` mode, every interface in `jwt` mode.")
+    host: str = setting("", "Address to bind; empty: loopback in `dev` mode, every interface in `jwt` mode.", _host)
     port: int = setting(8000, "Port of the web process.", _int(1, 65535))
+    web_concurrency: int = setting(1, "Web processes that share the port, as gunicorn reads it.", _int(1, 1000))
     max_sockets: int = setting(
         0, "Open sockets and SSE streams a web process holds; 0: 500 on SQLite, 5,000 on PostgreSQL.", _int(0, 100_000)
     )
@@ -251,7 +258,7 @@ class Settings:
         secret=True,
     )
     openai_api_key: str = setting("", "Key for OPENAI; without it the provider is not configured.", secret=True)
-    app_url: str = setting("", "Address of your app, told to OPENROUTER as `HTTP-Referer`.")
+    app_url: str = setting("", "Address of your app, told to OPENROUTER as `HTTP-Referer`.", _http_url)
     app_title: str = setting("chat_backend", "Name of your app, told to OPENROUTER.")
     llm_fallbacks: tuple[str, ...] = setting(
         (), "What to ask when a session's own model fails: `PROVIDER:model`, comma-separated.", _model_references
