@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -41,7 +42,10 @@ def run(arguments: Namespace, environ: Mapping[str, str]) -> int:
         raise ConfigError("The database at DATABASE_URL can't be used, or has no tables yet.") from error
     finally:
         backend.close()
-    return 0 if found or not arguments.session else 1
+    if arguments.session and not found:
+        print("There is no such session.", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _print(session: Session, session_id: UUID, *, as_text: bool) -> int:

@@ -32,3 +32,4 @@ def install(app: Flask) -> None:
         },
     )
     app.register_blueprint(page)
+    app.add_url_rule(DOCS, endpoint=f"{page.name}.show")  # not only below it: few clients follow redirects unasked

@@ -12,7 +12,7 @@ from uuid import uuid4
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from chat_backend.domain.errors import ChatError, ErrorCode, InvalidInput, MalformedRequest
+from chat_backend.domain.errors import ChatError, ErrorCode, InvalidInput
 from chat_backend.domain.strict_json import clean
 from chat_backend.domain.trace import begin_trace
 from chat_backend.models.base import now
@@ -49,7 +49,6 @@ def install(app: Flask) -> None:
     """Answer every error there is in the one shape, and every request with its X-Request-ID."""
     app.register_error_handler(ChatError, answer)
     app.register_error_handler(HTTPException, answer_http)
-    app.register_error_handler(RecursionError, _too_deep)
     app.register_error_handler(Exception, _unexpected)
     app.before_request(_begin)
     app.after_request(_name_request)
@@ -121,10 +120,6 @@ def _flat(messages: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 def _challenge() -> str:
     return 'Bearer error="invalid_token"' if "Authorization" in request.headers else "Bearer"
-
-
-def _too_deep(error: RecursionError) -> Response:
-    return answer(MalformedRequest("Malformed JSON: nested too deeply.", code=ErrorCode.MALFORMED_JSON))
 
 
 def _unexpected(error: Exception) -> Response:

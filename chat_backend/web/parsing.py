@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NoReturn
+from urllib.parse import unquote_to_bytes
 
 from flask import Request
 from gunicorn.http.errors import ParseException
@@ -36,7 +38,10 @@ class StrictParser(FlaskParser):
         return read_object(data)
 
     def load_querystring(self, req: Request, schema: Schema) -> Any:
-        """Return the query's parameters. Raises InvalidInput for one that is given twice."""
+        """Return the query's parameters. Raises InvalidInput for one that is given twice, or is no UTF-8."""
+        broken = {name: ["Not valid UTF-8."] for name, value in _bytes_of(req) if not _is_utf8(value)}
+        if broken:
+            raise invalid(broken)
         twice = {name: ["Given more than once."] for name, values in req.args.lists() if len(values) > 1}
         if twice:
             raise invalid(twice)
@@ -52,6 +57,21 @@ class StrictParser(FlaskParser):
         """Raise InvalidInput with every fault; the outermost key is where it was found."""
         messages: Any = error.messages
         raise invalid(next(iter(messages.values()))) from None
+
+
+def _bytes_of(req: Request) -> Iterator[tuple[str, bytes]]:
+    """Give the query's parameters as they came, where werkzeug has put a replacement for what is no UTF-8."""
+    for part in req.query_string.split(b"&"):
+        name, _, value = part.partition(b"=")
+        yield unquote_to_bytes(name).decode("utf-8", "replace"), unquote_to_bytes(value)
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _with_default_model(data: dict[str, Any]) -> dict[str, Any]:

@@ -256,7 +256,9 @@ def test_no_answer_sets_a_cookie(sqlite_rest: Rest, route: str) -> None:
     assert [answer.headers.getlist("Set-Cookie") for answer in answers] == [[], []]
 
 
-@pytest.mark.parametrize("path", ["/", "/docs/", "/client/app.js", f"{PREFIX}/health", f"{PREFIX}/openapi.json", "/x"])
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/docs/", "/client/app.js", f"{PREFIX}/health", f"{PREFIX}/openapi.json", "/x"]
+)
 def test_no_page_sets_a_cookie(sqlite_app: Flask, path: str) -> None:
     with sqlite_app.test_client().get(path) as answer:
         assert answer.headers.getlist("Set-Cookie") == []

@@ -128,6 +128,8 @@ QUERIES = {
     "llm_provider=nobody": "llm_provider",
     "user_id=": "user_id",
     "user_id=%00": "user_id",
+    "user_id=%ff": "user_id",
+    "title=%ED%A0%80": "title",
     "cursor=%00": "cursor",
     "limit=5": "limit",
 }

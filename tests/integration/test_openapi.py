@@ -166,7 +166,7 @@ def test_every_operation_is_named_and_documents_the_one_error(sqlite_rest: Rest)
 def test_the_page_loads_nothing_from_elsewhere(sqlite_app: Flask) -> None:
     client = sqlite_app.test_client()
 
-    page = client.get("/docs/")
+    page = client.get("/docs")
 
     sources = re.findall(r'(?:src|href)="([^"]*)"', page.text)
     assert page.status_code == 200

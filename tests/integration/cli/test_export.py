@@ -62,4 +62,4 @@ def test_text_is_for_people(sqlite_url: str, capsys: pytest.CaptureFixture[str])
 def test_a_session_that_is_not_there_is_status_1(sqlite_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     status = main(["export", "--session", NOBODY], {"DATABASE_URL": sqlite_url})
 
-    assert (status, capsys.readouterr().out) == (1, "")
+    assert (status, capsys.readouterr()) == (1, ("", "There is no such session.\n"))
