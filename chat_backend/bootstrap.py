@@ -32,7 +32,8 @@ WRITERS = 4
 WRITER_PATIENCE_SECONDS = 15.0
 # PostgreSQL, in words that its driver does not call operational: read-only after a failover, a transaction that
 # idled too long, shutting down, no tables yet.
-PASSING_STATES = frozenset({"25006", "25P03", "57P01", "57P02", "57P03", "42P01"})
+NO_TABLE = "42P01"
+PASSING_STATES = frozenset({"25006", "25P03", "57P01", "57P02", "57P03", NO_TABLE})
 
 
 class DatabaseFault(Exception):
@@ -42,8 +43,7 @@ class DatabaseFault(Exception):
     """
 
     def __init__(self, error: DBAPIError) -> None:
-        name = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None)
-        super().__init__(f"{type(error.orig).__name__} ({name})")
+        super().__init__(_kind(error))
 
 
 class Ways:
@@ -156,12 +156,31 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeout) as error:
-        log.warning("database unavailable", extra={"action": "database", "error": type(error).__name__})
+        _warn(error)
         raise _unavailable() from error
     except DBAPIError as error:
         if error.connection_invalidated or getattr(error.orig, "sqlstate", None) in PASSING_STATES:
+            _warn(error)
             raise _unavailable() from error
         raise DatabaseFault(error).with_traceback(error.__traceback__) from None
+
+
+def _warn(error: DBAPIError | PoolTimeout) -> None:
+    kind = _kind(error) if isinstance(error, DBAPIError) else type(error).__name__
+    what = "database unavailable"
+    if isinstance(error, DBAPIError) and _lacks_tables(error):
+        what = "the database has no tables yet: `chat-backend migrate` makes them"
+    log.warning(what, extra={"action": "database", "error": kind})
+
+
+def _kind(error: DBAPIError) -> str:
+    """Return what may be logged of an error: it quotes the rows, and so what people have written."""
+    name = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None)
+    return f"{type(error.orig).__name__} ({name})"
+
+
+def _lacks_tables(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlstate", None) == NO_TABLE or str(error.orig).startswith("no such table")
 
 
 def _unavailable() -> Unavailable:

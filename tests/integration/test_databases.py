@@ -11,6 +11,7 @@ from sqlalchemy import create_engine, inspect, text
 from chat_backend.bootstrap import connect
 from chat_backend.cli import migrate
 from chat_backend.config import ConfigError, Settings
+from chat_backend.domain.errors import Unavailable
 from tests.support.databases import Databases
 
 
@@ -62,6 +63,20 @@ def test_an_unreachable_database_is_a_sentence_without_the_password() -> None:
         migrate.upgrade("postgresql+psycopg://someone:hidden@127.0.0.1:1/chat")
 
     assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_database_without_tables_is_unavailable_and_the_log_says_what_to_do(
+    databases: Databases, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    url = f"sqlite:///{tmp_path}/chat.db" if kind == "sqlite" else databases.empty_postgresql()
+    backend = connect(Settings.from_environment({"AUTH_MODE": "dev", "DATABASE_URL": url}))
+
+    with pytest.raises(Unavailable), backend.reading() as session:
+        session.execute(text("SELECT id FROM chat_sessions"))
+    backend.close()
+
+    assert "the database has no tables yet: `chat-backend migrate` makes them" in caplog.text
 
 
 def test_what_people_have_written_is_in_no_error_of_the_database(
