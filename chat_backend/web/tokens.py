@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from http.client import HTTPException
 from typing import Any
 
 import jwt
@@ -15,6 +17,7 @@ import jwt
 from chat_backend.config import Settings
 from chat_backend.domain.errors import ErrorCode, Unauthenticated, Unavailable
 from chat_backend.domain.user import User, is_user_id
+from chat_backend.web.key_address import fetch
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +27,9 @@ KEYS_LAST_SECONDS = 300
 REFETCH_SECONDS = 60
 # While no key was ever known, nobody gets in.
 FIRST_FETCH_SECONDS = 5
-FETCH_TIMEOUT_SECONDS = 5
-FETCH_PATIENCE_SECONDS = 10
+FETCH_SECONDS = 5
+# How many wait for a fetch that others began: of threads there are few, of greenlets many.
+MOST_WAITING, MANY_WAITING = 8, 100
 ADMIN = "admin"
 # A key decides its algorithm, never the token: an RS256 key is public, and as an HS256 secret everyone would know it.
 _ALGORITHM_OF = {"RSA": "RS256", "EC": "ES256"}
@@ -34,9 +38,14 @@ _ALGORITHM_OF = {"RSA": "RS256", "EC": "ES256"}
 class Tokens:
     """Tells who holds a token. The reasons of a refusal are not told."""
 
-    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, settings: Settings, *, fetch_seconds: float = FETCH_SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._secret = settings.jwt_secret
-        self._published = PublishedKeys(settings.jwt_jwks_url, clock=clock) if settings.jwt_jwks_url else None
+        self._published: PublishedKeys | None = None
+        if url := settings.jwt_jwks_url:
+            waiting = MOST_WAITING if settings.is_sqlite else MANY_WAITING
+            self._published = PublishedKeys(url, fetch_seconds=fetch_seconds, most_waiting=waiting, clock=clock)
         self._issuer = settings.jwt_issuer or None
         self._audience = settings.jwt_audience or None
 
@@ -76,31 +85,26 @@ class Tokens:
 class PublishedKeys:
     """The keys at a JWKS address: fetched when old, and once a minute at most for a key that is not known.
 
-    While the address can't be reached, the keys known last go on being good.
+    While the address can't be reached, the keys known last go on being good. A fetch holds up who began it, and a few
+    of those who bring a key that is not known, for as long as it may take and no longer.
     """
 
-    def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._client = jwt.PyJWKClient(
-            url, cache_jwk_set=True, lifespan=KEYS_LAST_SECONDS, timeout=FETCH_TIMEOUT_SECONDS
-        )
+    def __init__(
+        self, url: str, *, fetch_seconds: float, most_waiting: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._url = url
+        self._fetch_seconds = fetch_seconds
         self._clock = clock
         self._keys: dict[str, jwt.PyJWK] = {}
         self._tried_at = -math.inf
         self._fetched_at = -math.inf
-        self._lock = threading.Lock()
+        self._fetching = threading.Lock()
+        self._places = threading.BoundedSemaphore(most_waiting)
 
     def find(self, kid: str) -> jwt.PyJWK | None:
         """Return a published key by its name, or None. Raises Unavailable while none was ever known."""
-        known = kid in self._keys
-        # Who brings a key that is not known waits for the fetch that is under way: it may well be in what that brings.
-        if (not known or self._should_fetch(kid)) and self._lock.acquire(
-            timeout=0 if known else FETCH_PATIENCE_SECONDS
-        ):
-            try:
-                if self._should_fetch(kid):
-                    self._fetch()
-            finally:
-                self._lock.release()
+        if self._should_fetch(kid):
+            self._fetch_once(kid)
         if self._fetched_at == -math.inf:
             raise Unavailable(
                 "Tokens can't be checked right now.",
@@ -115,15 +119,46 @@ class PublishedKeys:
         pause = FIRST_FETCH_SECONDS if self._fetched_at == -math.inf else REFETCH_SECONDS
         return wanted and now - self._tried_at >= pause
 
+    def _fetch_once(self, kid: str) -> None:
+        if self._fetching.acquire(blocking=False):
+            try:
+                if self._should_fetch(kid):
+                    self._fetch()
+            finally:
+                self._fetching.release()
+        elif kid not in self._keys:
+            self._await_fetch()
+
+    def _await_fetch(self) -> None:
+        """Wait for the fetch that is under way: a key that is not known may well be in what it brings.
+
+        Anyone can make up keys, so only a few wait, and the others are answered by what is known.
+        """
+        if self._places.acquire(blocking=False):
+            try:
+                if self._fetching.acquire(timeout=self._fetch_seconds):
+                    self._fetching.release()
+            finally:
+                self._places.release()
+
     def _fetch(self) -> None:
-        self._tried_at = self._clock()
         try:
-            found = self._client.get_signing_keys(refresh=True)
-        except (jwt.PyJWTError, ValueError, TypeError, OSError) as error:
+            self._keys = _signing_keys(fetch(self._url, seconds=self._fetch_seconds))
+            self._fetched_at = self._clock()
+        except (jwt.PyJWTError, HTTPException, AttributeError, ValueError, TypeError, OSError) as error:
             log.warning("could not fetch keys", extra={"action": "authenticate", "error": type(error).__name__})
-            return
-        self._keys = {str(key.key_id): key for key in found if key.algorithm_name in _ALGORITHM_OF.values()}
-        self._fetched_at = self._clock()
+        finally:
+            # The pause begins with the end: else a fetch that takes as long would be followed by the next at once.
+            self._tried_at = self._clock()
+
+
+def _signing_keys(document: bytes) -> dict[str, jwt.PyJWK]:
+    """Return the keys that a JWKS document publishes for signatures; there must be one."""
+    found = jwt.PyJWKSet.from_dict(json.loads(document)).keys
+    signing = {str(key.key_id): key for key in found if key.key_id and key.public_key_use in ("sig", None)}
+    if not signing:
+        raise ValueError("no keys")
+    return {kid: key for kid, key in signing.items() if key.algorithm_name in _ALGORITHM_OF.values()}
 
 
 def _user(claims: dict[str, Any]) -> User:

@@ -8,6 +8,7 @@ import hmac
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,7 +25,8 @@ from flask import Flask, request
 from chat_backend.config import Settings
 from chat_backend.domain.errors import ErrorCode, Unauthenticated, Unavailable
 from chat_backend.web.auth import identify_stream
-from chat_backend.web.tokens import Tokens
+from chat_backend.web.key_address import MOST_BYTES
+from chat_backend.web.tokens import MOST_WAITING, Tokens
 from tests.integration.conftest import JWT_AUDIENCE, JWT_ISSUER, JWT_SECRET
 from tests.support.rest import Rest
 from tests.support.waiting import wait_until
@@ -268,6 +270,8 @@ class IdentityProvider:
         self.asked = 0
         self.away = False
         self.broken = b""
+        self.drips = False
+        self.hung_up = Event()
         self.answering = Event()
         self.answering.set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -281,12 +285,21 @@ class IdentityProvider:
             def do_GET(self) -> None:
                 provider.asked += 1
                 provider.answering.wait(10)
-                if provider.broken:
-                    self.wfile.write(provider.broken)
-                    return
+                with suppress(OSError):  # who has waited or read enough hangs up
+                    self._break() if provider.broken else self._publish()
+
+            def _publish(self) -> None:
                 self.send_response(503 if provider.away else 200)
                 self.end_headers()
                 self.wfile.write(json.dumps(provider.document()).encode())
+
+            def _break(self) -> None:
+                try:
+                    self.wfile.write(provider.broken)
+                    while provider.drips and not provider.hung_up.wait(0.01):
+                        self.wfile.write(b" ")
+                finally:
+                    provider.hung_up.set()
 
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
@@ -302,6 +315,7 @@ class IdentityProvider:
         return {"keys": keys}
 
     def close(self) -> None:
+        self.hung_up.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -400,6 +414,115 @@ def test_unknown_keys_make_us_ask_once_a_minute_at_most(
     assert (user.id, provider.asked) == ("ann", 2)
 
 
+HURRIED_SECONDS = 0.3
+
+
+@pytest.fixture
+def hurried(provider: IdentityProvider) -> Tokens:
+    """Tokens that give a fetch little time."""
+    return Tokens(Settings(jwt_jwks_url=provider.url, jwt_audience=JWT_AUDIENCE), fetch_seconds=HURRIED_SECONDS)
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [b"", b"HTTP/1.1 200 OK\r\nX-Slow:", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"],
+    ids=["from the start", "headers", "body"],
+)
+def test_an_address_that_drips_holds_nobody_up_and_is_hung_up_on(
+    hurried: Tokens, provider: IdentityProvider, begun: bytes
+) -> None:
+    provider.broken, provider.drips = begun or b" ", True
+    began = time.monotonic()
+
+    with pytest.raises(Unavailable):
+        hurried.read(token(RSA_KEY, "RS256", {"kid": "rsa"}))
+
+    assert time.monotonic() - began < 3
+    assert provider.hung_up.wait(5)
+
+
+def test_what_is_longer_than_keys_can_be_is_not_read_to_its_end(tokens: Tokens, provider: IdentityProvider) -> None:
+    provider.broken = b"HTTP/1.1 200 OK\r\n\r\n" + json.dumps(provider.document()).encode().ljust(MOST_BYTES + 1)
+
+    with pytest.raises(Unavailable):
+        tokens.read(token(RSA_KEY, "RS256", {"kid": "rsa"}))
+
+
+def test_keys_as_long_as_may_be_are_read(tokens: Tokens, provider: IdentityProvider) -> None:
+    provider.broken = b"HTTP/1.1 200 OK\r\n\r\n" + json.dumps(provider.document()).encode().ljust(MOST_BYTES)
+
+    user = tokens.read(token(RSA_KEY, "RS256", {"kid": "rsa"}))
+
+    assert user.id == "ann"
+
+
+def test_while_an_address_hangs_known_keys_are_good_and_it_is_asked_again_later(
+    provider: IdentityProvider, clock: Clock
+) -> None:
+    settings = Settings(jwt_jwks_url=provider.url, jwt_audience=JWT_AUDIENCE)
+    tokens = Tokens(settings, fetch_seconds=HURRIED_SECONDS, clock=clock)
+    good, new = token(RSA_KEY, "RS256", {"kid": "rsa"}), token(FOREIGN_KEY, "RS256", {"kid": "new"})
+    tokens.read(good)
+    provider.answering.clear()
+    clock.now += 61
+
+    for _ in range(3):
+        with pytest.raises(Unauthenticated):
+            tokens.read(new)
+    asked, meanwhile = provider.asked, tokens.read(good).id
+    provider.keys["new"] = FOREIGN_KEY
+    provider.answering.set()
+    clock.now += 61
+
+    assert (tokens.read(new).id, meanwhile, asked) == ("ann", "ann", 2)
+
+
+@pytest.mark.parametrize(("known", "answer"), [(True, Unauthenticated), (False, Unavailable)])
+def test_of_a_flood_of_unknown_keys_only_a_few_wait_for_the_fetch_and_nobody_fetches_after_it(
+    tokens: Tokens, provider: IdentityProvider, clock: Clock, known: bool, answer: type[Exception]
+) -> None:
+    if known:
+        tokens.read(token(RSA_KEY, "RS256", {"kid": "rsa"}))
+        clock.now += 61
+    provider.answering.clear()
+    provider.away = True
+    began, refused = provider.asked, []
+
+    def forge(number: int) -> None:
+        with pytest.raises(answer):
+            tokens.read(token(FOREIGN_KEY, "RS256", {"kid": f"made-up-{number}"}))
+        refused.append(number)
+
+    with ThreadPoolExecutor(40) as crowd:
+        for number in range(40):
+            crowd.submit(forge, number)
+        # One fetches, so many wait for it.
+        wait_until(lambda: len(refused) == 40 - 1 - MOST_WAITING, why="the others are answered at once")
+        assert not known or tokens.read(token(RSA_KEY, "RS256", {"kid": "rsa"})).id == "ann"
+        provider.answering.set()
+
+    assert (len(refused), provider.asked - began) == (40, 1)
+
+
+def test_who_waits_for_a_fetch_that_hangs_waits_no_longer_than_it_may_take(
+    hurried: Tokens, provider: IdentityProvider
+) -> None:
+    provider.answering.clear()
+
+    def wait(number: int) -> float:
+        began = time.monotonic()
+        with pytest.raises(Unavailable):
+            hurried.read(token(FOREIGN_KEY, "RS256", {"kid": f"made-up-{number}"}))
+        return time.monotonic() - began
+
+    with ThreadPoolExecutor(MOST_WAITING) as crowd:
+        waited = list(crowd.map(wait, range(MOST_WAITING)))
+    provider.answering.set()
+
+    assert max(waited) < 2
+    assert provider.asked == 1
+
+
 def test_whoever_comes_while_the_keys_are_fetched_waits_for_them(tokens: Tokens, provider: IdentityProvider) -> None:
     good, users = token(RSA_KEY, "RS256", {"kid": "rsa"}), []
     provider.answering.clear()
@@ -439,6 +562,7 @@ def test_a_key_that_was_withdrawn_is_refused_when_what_we_know_is_old(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz",
         b"HTTP/1.1 200 OK\r\n\r\n[]",
         b'HTTP/1.1 200 OK\r\n\r\n{"keys": [{"kty": "RSA", "kid": "a", "n": "AQAB", "e": "AQAB", "alg": ["x"]}]}',
+        b"HTTP/1.1 302 Found\r\nLocation: /keys\r\n\r\n",
     ],
 )
 def test_while_no_key_was_ever_known_nobody_can_be_told_apart(

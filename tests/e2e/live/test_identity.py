@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
 
@@ -223,3 +226,39 @@ def test_pages_of_allowed_origins_are_let_in_and_of_this_machine_are_not(chat: C
         with pytest.raises(InvalidStatus) as answer:
             dial(url(session), origin=origin, additional_headers=bearer(chat.user))
         assert answer.value.response.status_code == 403
+
+
+@contextmanager
+def dripping_address() -> Iterator[tuple[str, Event]]:
+    """An address that answers and never comes to an end; it notes when it is hung up on."""
+    hung_up = Event()
+
+    class Dripping(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            with suppress(OSError):
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                while not hung_up.wait(0.05):
+                    self.wfile.write(b" ")
+            hung_up.set()
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dripping) as server:
+        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/keys", hung_up
+        hung_up.set()
+        server.shutdown()
+
+
+def test_keys_that_drip_hold_up_no_greenlet_for_longer_than_a_fetch_may_take(postgresql_stack: Stack) -> None:
+    with dripping_address() as (address, hung_up):
+        web = postgresql_stack.launch("web", JWT_SECRET="", JWT_JWKS_URL=address)
+        header = {"kid": "rsa"}
+        made_up = jwt.encode({"sub": "eve", "exp": int(time.time() + 600)}, "x" * 32, "HS256", headers=header)
+        with Chat(web.url) as chat:
+            chat.http.headers["Authorization"] = f"Bearer {made_up}"
+            answer = chat.http.get("/sessions", timeout=9)
+
+        assert (answer.status_code, answer.json()["error_code"]) == (503, "KEYS_UNAVAILABLE")
+        assert hung_up.wait(5)
