@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from http.client import HTTPException
 from typing import Any
 
 import jwt
@@ -145,7 +144,7 @@ class PublishedKeys:
         try:
             self._keys = _signing_keys(fetch(self._url, seconds=self._fetch_seconds))
             self._fetched_at = self._clock()
-        except (jwt.PyJWTError, HTTPException, AttributeError, ValueError, TypeError, OSError) as error:
+        except Exception as error:  # whatever is at the address, it is not the fault of who brought a token
             log.warning("could not fetch keys", extra={"action": "authenticate", "error": type(error).__name__})
         finally:
             # The pause begins with the end: else a fetch that takes as long would be followed by the next at once.

@@ -562,6 +562,9 @@ def test_a_key_that_was_withdrawn_is_refused_when_what_we_know_is_old(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz",
         b"HTTP/1.1 200 OK\r\n\r\n[]",
         b'HTTP/1.1 200 OK\r\n\r\n{"keys": [{"kty": "RSA", "kid": "a", "n": "AQAB", "e": "AQAB", "alg": ["x"]}]}',
+        b'HTTP/1.1 200 OK\r\n\r\n{"keys":' + b"[" * 100_000,
+        b'HTTP/1.1 200 OK\r\n\r\n{"keys": {"a": 1}}',
+        b'HTTP/1.1 200 OK\r\n\r\n{"keys": ' + b"9" * 10_000 + b"}",
         b"HTTP/1.1 302 Found\r\nLocation: /keys\r\n\r\n",
     ],
 )
