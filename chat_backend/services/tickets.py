@@ -19,7 +19,8 @@ from chat_backend.unit_of_work import UnitOfWork
 
 def issue(uow: UnitOfWork, session_id: UUID, user: User, *, seconds: float) -> tuple[str, datetime]:
     """Return a ticket for one connection to a chat session, and when it ends."""
-    enter(uow.session, session_id, user, to=READ)
+    # Locked, for a chat session that is deleted meanwhile would have no place for its ticket.
+    enter(uow.session, session_id, user, to=READ, lock=True)
     text = secrets.token_urlsafe(32)
     expires_at = now() + timedelta(seconds=seconds)
     uow.session.add(

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from chat_backend.config import Settings
 from chat_backend.web.app import create_app
+from tests.integration.conftest import MakeApp
 from tests.support.rest import NEW_SESSION, Rest, fault
+from tests.support.waiting import wait_until
 
 MISSING = "01890a5d-ac96-774b-bcce-b302099a8057"
 
@@ -138,6 +143,35 @@ def test_a_deleted_session_is_gone_with_everything_below(rest: Rest) -> None:
     assert response.get_json()["message"]
     for path in (f"/sessions/{session_id}", f"/sessions/{session_id}/messages", f"/jobs/{message['job']['id']}"):
         assert rest.get(path).status_code == 404
+
+
+WRITES_BELOW: dict[str, Any] = {
+    "/ws-ticket": None,
+    "/messages": {"content": "Hello"},
+    "/process-llm": {"prompt": "Hello"},
+    "/participants": {"user_id": "bob", "role": "member"},
+}
+
+
+def test_what_is_written_below_a_session_as_it_is_deleted_finds_none(make_app: MakeApp, postgresql_url: str) -> None:
+    rest = Rest(make_app(DATABASE_URL=postgresql_url))
+    engine, session_id = rest.app.extensions["backend"].engine, rest.new_session()
+
+    def write(path: str) -> tuple[int, str, str | None]:
+        return fault(rest.of("ann").post(f"/sessions/{session_id}{path}", WRITES_BELOW[path]))
+
+    def waiting() -> int | None:
+        with engine.connect() as looking:
+            held_up = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            return looking.scalar(text(f"{held_up} AND wait_event_type = 'Lock'"))
+
+    with engine.begin() as deleting, ThreadPoolExecutor() as writers:
+        deleting.execute(text("DELETE FROM chat_sessions WHERE id = :id"), {"id": session_id})
+        answers = [writers.submit(write, path) for path in WRITES_BELOW]
+        wait_until(lambda: waiting() == len(WRITES_BELOW), why="all wait for what is being deleted")
+        deleting.commit()
+
+    assert [answer.result() for answer in answers] == [(404, "NOT_FOUND", None)] * len(WRITES_BELOW)
 
 
 def test_the_same_key_makes_one_session(rest: Rest) -> None:
