@@ -11,7 +11,7 @@ from tests.support.waiting import wait_until
 TRANSIENT = [
     "fail=429,retry_after=1", "fail=500", "fail=503", "drop", "cut=5", "reset=5", "eof=5", "error_event=5", "garbage",
     "fail=502", "hang=headers", "hang=first", "drip=0.1", "hang=stream,after=5", "malformed=5", "gzip",
-    "giant=2000000", "whole_error",
+    "giant=3000000", "whole_error",
 ]  # fmt: skip
 HOPELESS = ["fail=400", "fail=401", "fail=402", "fail=403", "fail=404"]
 ODD = [

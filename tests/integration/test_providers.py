@@ -20,6 +20,7 @@ from chat_backend.domain.errors import (
     ReplyTooLong,
     StreamBroken,
 )
+from chat_backend.domain.limits import REPLY_CHARACTERS
 from chat_backend.domain.prompt import PromptRequest, Turn
 from tests.support.provider_stub import expected_text, provider_stub
 from workers.providers.base import Completion
@@ -354,6 +355,12 @@ def test_odd_characters_are_kept_or_replaced_however_the_bytes_are_cut(stub, scr
     assert (answer.error, answer.text) == (None, before + expected_text("t", 3))
 
 
+def test_the_longest_reply_may_come_in_one_delta_with_every_character_escaped(stub):
+    answer = ask(stub, f"tokens=1,escaped={REPLY_CHARACTERS}", llm_total_timeout_seconds=20)
+
+    assert (answer.error, answer.text == "😀" * REPLY_CHARACTERS + expected_text("t", 1)) == (None, True)
+
+
 def test_a_reply_that_ends_for_a_reason_may_be_empty(stub):
     answer = ask(stub, "tokens=0")
 
@@ -548,7 +555,7 @@ def test_a_stream_that_ends_or_breaks_before_the_reply_keeps_its_text_and_is_bro
         "garbage",
         "html",
         "gzip",
-        "giant=2000000",
+        "giant=3000000",
         "malformed=0",
         "eof=0",
         "cut=0",

@@ -117,6 +117,9 @@ def _odd_or_plain(script: Script, number: int, chunk: Any) -> Iterator[tuple[str
     elif "split_pair" in script:
         yield "", chunk({"content": "@"}).replace(b"@", rb"\ud83d")
         yield "\U0001f600" + text, chunk({"content": "@" + text}).replace(b"@", rb"\ude00")
+    elif "escaped" in script:
+        many = script.count("escaped", 0)
+        yield "\U0001f600" * many + text, chunk({"content": "@" + text}).replace(b"@", rb"\ud83d\ude00" * many)
     elif "bad_utf8" in script:
         yield "\ufffd" + text, chunk({"content": "@" + text}).replace(b"@", b"\xff")
     elif "unicode" in script:

@@ -26,6 +26,7 @@ checksum of the last user message, or `tag=`. `expected_text(tag, tokens)` gives
              garbage (not HTTP)  error_event=N (error object after N tokens; with error_code)  malformed=N  not_object=N
              then=malformed | error | long (after the finish)
  oddities    declines (says it as a refusal)  vllm_error (the error object is the body)
+             escaped=N (so many emoji in one delta, written as escapes)
              nul  surrogate  split_pair  bad_utf8  unicode  new_id  content_null  empty_deltas  no_usage  no_done
              no_finish  usage=later|finish|empty_delta  bytes=N (writes of N bytes)  eol=cr|crlf  no_last_line
              whole (a JSON body although a stream was asked for)  whole_error  html  gzip  giant=BYTES (one line)
@@ -167,7 +168,7 @@ class Answer:
     def _after_the_end(self, what: str) -> bytes:
         if what == "error":
             return orjson.dumps(self._error())
-        return b"{oops" if what == "malformed" else b'{"x": "' + b"x" * 2_000_000 + b'"}'
+        return b"{oops" if what == "malformed" else b'{"x": "' + b"x" * 3_000_000 + b'"}'
 
     def _error(self) -> dict[str, Any]:
         status = str(self.entry.status or "")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from chat_backend.domain.errors import StreamBroken
+from chat_backend.domain.limits import REPLY_CHARACTERS
 
-LONGEST_LINE_BYTES = 1024 * 1024
+# The longest reply there may be has room in one event, though each of its characters is written as two escapes.
+LONGEST_LINE_BYTES = REPLY_CHARACTERS * len(r"\ud83d\ude00") + 256 * 1024
 
 
 class EventSplitter:
