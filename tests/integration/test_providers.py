@@ -522,6 +522,16 @@ def test_what_breaks_after_the_whole_text_does_not_take_the_reply_away(stub, the
     assert (answer.completion.finish_reason, answer.completion.counts.completion_tokens) == ("stop", 4)
 
 
+@pytest.mark.parametrize("shape", ["usage=finish", "usage=later", "usage=empty_delta", "whole"])
+@pytest.mark.parametrize("cost", ["NaN", "Infinity"])
+def test_a_cost_that_is_no_number_is_as_if_it_had_not_been_told(stub, cost, shape):
+    answer = ask(stub, f"tokens=4,cost={cost},{shape}")
+
+    counts = answer.completion.counts
+    assert (answer.error, answer.text) == (None, expected_text("t", 4))
+    assert (counts.completion_tokens, counts.cost) == (4, None)
+
+
 def test_a_model_that_declines_has_answered(stub):
     answer = ask(stub, "tokens=4,declines")
 

@@ -92,7 +92,9 @@ def chunks(script: Script, model: str) -> Iterator[tuple[str, bytes]]:
         name = f"stub-{script.tag}" + (f"-{next(numbers)}" if "new_id" in script else "")
         choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": reason}]
         head = {"id": name, "object": "chat.completion.chunk", "created": 1, "model": model}
-        return orjson.dumps(head | {"choices": choices, "x_unknown": {"a": [1]}} | more)
+        written = orjson.dumps(head | {"choices": choices, "x_unknown": {"a": [1]}} | more)
+        # Python writes it bare where it is asked for a number that is none; orjson would not.
+        return written.replace(b'"cost":null', b'"cost":' + script.text("cost").encode())
 
     yield "", chunk({"role": "assistant", "content": None if "content_null" in script else ""})
     for number in range(1, script.count("reasoning", 0) + 1):
@@ -146,7 +148,7 @@ def usage(script: Script) -> dict[str, Any]:
         "prompt_tokens": 7,
         "completion_tokens": script.tokens,
         "total_tokens": 7 + script.tokens,
-        "cost": 0.001,
+        "cost": script.number("cost", 0.001),
         "prompt_tokens_details": {"cached_tokens": 3},
         "completion_tokens_details": {"reasoning_tokens": script.count("reasoning", 0)},
     }

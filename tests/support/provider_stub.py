@@ -25,7 +25,7 @@ checksum of the last user message, or `tag=`. `expected_text(tag, tokens)` gives
              close (no chunks: the end of the connection is the end)  reset=N (RST)  drop (closed before the headers)
              garbage (not HTTP)  error_event=N (error object after N tokens; with error_code)  malformed=N  not_object=N
              then=malformed | error | long (after the finish)
- oddities    declines (says it as a refusal)  vllm_error (the error object is the body)
+ oddities    cost=NaN | Infinity (bare)  declines (says it as a refusal)  vllm_error (the error object is the body)
              escaped=N (so many emoji in one delta, written as escapes)
              nul  surrogate  split_pair  bad_utf8  unicode  new_id  content_null  empty_deltas  no_usage  no_done
              no_finish  usage=later|finish|empty_delta  bytes=N (writes of N bytes)  eol=cr|crlf  no_last_line

@@ -22,6 +22,8 @@ _DEEPEST = 6
 def parse(data: bytes) -> Any:
     """Read JSON as providers write it: bad UTF-8 is replaced, lone surrogates are let in for the mender.
 
+    NaN and Infinity, which some say of a cost that they can't tell, are read as null.
+
     Raises StreamBroken when it is not JSON.
     """
     try:
@@ -32,14 +34,14 @@ def parse(data: bytes) -> Any:
 
 def _parse_leniently(data: bytes) -> Any:
     try:
-        return json.loads(data.decode("utf-8", "replace"), strict=False, parse_constant=_refuse)
+        return json.loads(data.decode("utf-8", "replace"), strict=False, parse_constant=_untold)
     except (ValueError, RecursionError):
         # Without the cause: it carries the text.
         raise StreamBroken("The provider sent something that is not JSON.") from None
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError("not JSON")
+def _untold(constant: str) -> None:
+    return None
 
 
 class TextMender:

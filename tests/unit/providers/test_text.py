@@ -52,10 +52,17 @@ def test_json_with_bad_utf_8_is_read_with_replacement():
     assert parsed == {"content": "a\ufffd\ufffdb"}
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"{oops", b'{"a": NaN}', b"[" * 100_000, b"9" * 10_000, b'"a'])
+@pytest.mark.parametrize("data", [b"", b"{", b"{oops", b'{"a": nan}', b"[" * 100_000, b"9" * 10_000, b'"a'])
 def test_what_is_not_json_breaks_the_stream(data):
     with pytest.raises(StreamBroken):
         parse(data)
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity"])
+def test_a_number_that_is_none_is_read_as_not_told(number):
+    parsed = parse(b'{"tokens": 3, "cost": ' + number + b"}")
+
+    assert parsed == {"tokens": 3, "cost": None}
 
 
 def test_a_broken_stream_does_not_tell_what_was_sent():
