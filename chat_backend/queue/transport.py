@@ -3,11 +3,56 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from queue import Empty
 from typing import Any
 
-from kombu.transport import TRANSPORT_ALIASES, redis
+from kombu.transport import TRANSPORT_ALIASES, redis, virtual
+
+from chat_backend.domain.strict_json import MAX_DEPTH, depth_of
 
 log = logging.getLogger(__name__)
+
+# More than a clock of ours counts to in a thousand years.
+LATEST_CLOCK = 2**53
+# What says that nothing came, or that the connection broke; kombu's KeyError among them is what a message lacks.
+_NO_MESSAGE = (
+    Empty,
+    *(error for error in redis.Transport.connection_errors if error is not KeyError),
+    *redis.Transport.channel_errors,
+)
+
+
+@contextmanager
+def _dropping() -> Iterator[None]:
+    """Log and forget whatever a message does to those who read it; what the connection says goes on."""
+    try:
+        yield
+    except _NO_MESSAGE:
+        raise
+    except Exception as error:
+        # Anything: anyone who reaches Redis writes here, and kombu and Celery believe what they read. By now it is out
+        # of the queue; kombu would end the worker, and the next one at the next such message.
+        log.warning("dropped a message that is none", extra={"action": "receive", "error": type(error).__name__})
+
+
+class Message(virtual.Message):
+    """A message as ours are. Raises ValueError or TypeError for what would do harm later.
+
+    What is compressed may be a thousand times as large; a clock is taken over and sent with every event, and one that
+    can't be written as JSON would end them all, as would what is nested too deeply.
+    """
+
+    def __init__(self, payload: Any, channel: Any = None, **more: Any) -> None:
+        if depth_of(payload) > MAX_DEPTH:
+            raise ValueError("nested too deeply")
+        headers = payload.get("headers") or {}
+        if headers.get("compression"):
+            raise ValueError("compressed")
+        if not 0 <= (headers.get("clock") or 0) < LATEST_CLOCK:
+            raise ValueError("no clock of ours")
+        super().__init__(payload, channel=channel, **more)
 
 
 class Channel(redis.Channel):
@@ -17,16 +62,28 @@ class Channel(redis.Channel):
     kombu, giving back over a connection that broke, ends the worker: every one that was at work when Redis restarted.
     """
 
+    Message = Message
     ack_emulation = False
     do_restore = False
 
+    def basic_consume(self, queue: str, no_ack: bool, callback: Callable[[Any], Any], *args: Any, **more: Any) -> Any:
+        def receive(message: Any) -> None:
+            with _dropping():
+                return callback(message)
+            if not message.acknowledged:
+                message.ack()  # or it holds one of the worker's places, and after a few nothing is received any more
+
+        return super().basic_consume(queue, no_ack, receive, *args, **more)
+
     def _brpop_read(self, **options: Any) -> bool:
-        try:
+        with _dropping():
             return bool(super()._brpop_read(**options))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            # By now it is out of the queue. kombu would end the worker, and the next one at the next such message.
-            log.warning("dropped a message that is none", extra={"action": "receive", "error": type(error).__name__})
-            return True
+        return True
+
+    def _receive_one(self, client: Any) -> Any:
+        # What is no JSON kombu logs and calls Empty: what came with it would lie here until something else comes.
+        with suppress(Empty), _dropping():
+            return super()._receive_one(client)
 
 
 class Transport(redis.Transport):
