@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
+from typing import TypeVar
 
 import redis
 import redis.asyncio
@@ -21,6 +23,8 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 # What other rooms know of the library: a connected client, and what it raises when Redis can't be used.
 RedisClient = redis.Redis
 RedisAway = redis.RedisError
+
+Answer = TypeVar("Answer")
 
 
 def client(settings: Settings, *, seconds: float = COMMAND_SECONDS) -> redis.Redis:
@@ -66,3 +70,14 @@ def async_client(settings: Settings, *, seconds: float = COMMAND_SECONDS) -> red
         socket_keepalive=True,
         retry=redis.asyncio.retry.Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
     )
+
+
+def over_what_is_ours(redis_client: redis.Redis, key: str, ask: Callable[[], Answer]) -> Answer:
+    """Ask about a key; where somebody else has put another kind of value there, it is removed first."""
+    try:
+        return ask()
+    except redis.ResponseError as error:
+        if "WRONGTYPE" not in str(error):
+            raise
+        redis_client.delete(key)
+        return ask()

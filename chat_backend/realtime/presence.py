@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import redis
 
 from chat_backend.config import Settings
+from chat_backend.domain.user import is_user_id
 from chat_backend.realtime.channels import WEB_PROCESSES, WORKER_PROCESSES, presence_key, user_connections_key
+from chat_backend.realtime.connection import over_what_is_ours
 
 # What a process has reported counts for so long.
 REPORT_SECONDS = 30
 
+# The most that PRESENCE_SECONDS may be, and an hour that clocks may differ by: what says that it counts for longer was
+# not written by us. Anyone may write into Redis.
+LONGEST_SECONDS = 2 * 3600
+_REPORT = re.compile(rb"(\d{1,9}) (\d{1,12}(?:\.\d{1,20})?)")
+
 # A share of the time that a connection counts. Living ones are confirmed thrice in it; after so long one is doubted.
 UNCONFIRMED_SHARE = 0.5
+
+# Of what somebody else has put there nothing stays: no other kind of value, nothing that counts longer than ours.
+_OURS = f"""
+for _, key in ipairs(KEYS) do
+  local kind = redis.call('TYPE', key)['ok']
+  if kind ~= 'zset' and kind ~= 'none' then redis.call('DEL', key) end
+  redis.call('ZREMRANGEBYSCORE', key, ARGV[1] + {LONGEST_SECONDS}, '+inf')
+end
+"""
 
 # Members are "<connection id> <user id>", scored by when they stop counting. Only _PRUNE removes those that have.
 # The limits count what was confirmed lately: who comes back after its web process was killed finds room sooner than the
@@ -43,9 +61,16 @@ return {here, redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], '+inf')}
 """
 
 _LEAVE = """
-redis.call('ZREM', KEYS[1], ARGV[1] .. ' ' .. ARGV[2])
-redis.call('ZREM', KEYS[2], ARGV[1])
-return redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[3], '+inf')
+redis.call('ZREM', KEYS[1], ARGV[2] .. ' ' .. ARGV[3])
+redis.call('ZREM', KEYS[2], ARGV[2])
+return redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], '+inf')
+"""
+
+_CONFIRM = """
+redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3] .. ' ' .. ARGV[4])
+redis.call('EXPIRE', KEYS[1], ARGV[5])
+redis.call('ZADD', KEYS[2], ARGV[2], ARGV[3])
+redis.call('EXPIRE', KEYS[2], ARGV[5])
 """
 
 # Whoever removes an expired member is the one to say that its user left.
@@ -75,9 +100,10 @@ class Presence:
         self._seconds = settings.presence_seconds
         # Keys outlive what they hold, so that whoever prunes still finds who is gone.
         self._key_seconds = math.ceil(2 * self._seconds)
-        self._join = client.register_script(_JOIN)
-        self._leave = client.register_script(_LEAVE)
-        self._prune = client.register_script(_PRUNE)
+        self._join = client.register_script(_OURS + _JOIN)
+        self._leave = client.register_script(_OURS + _LEAVE)
+        self._confirm = client.register_script(_OURS + _CONFIRM)
+        self._prune = client.register_script(_OURS + _PRUNE)
 
     def join(self, session_id: UUID, user_id: str, connection_id: str) -> Joined:
         """Count a connection in, unless the user has too many."""
@@ -90,17 +116,16 @@ class Presence:
     def leave(self, session_id: UUID, user_id: str, connection_id: str) -> frozenset[str]:
         """Count a connection out; return who is still here."""
         keys = [presence_key(session_id), user_connections_key(user_id)]
-        return _users(self._leave(keys, [connection_id, user_id, time.time()]))
+        return _users(self._leave(keys, [time.time(), connection_id, user_id]))
 
     def refresh(self, connections: Iterable[tuple[UUID, str, str]]) -> None:
         """Say that connections (session, user, connection id) are still open."""
-        until = time.time() + self._seconds
+        now = time.time()
         pipeline = self._redis.pipeline(transaction=False)
         for session_id, user_id, connection_id in connections:
-            pipeline.zadd(presence_key(session_id), {f"{connection_id} {user_id}": until})
-            pipeline.expire(presence_key(session_id), self._key_seconds)
-            pipeline.zadd(user_connections_key(user_id), {connection_id: until})
-            pipeline.expire(user_connections_key(user_id), self._key_seconds)
+            keys = [presence_key(session_id), user_connections_key(user_id)]
+            said: list[float | str] = [now, now + self._seconds, connection_id, user_id, self._key_seconds]
+            self._confirm(keys, said, client=pipeline)
         pipeline.execute()
 
     def prune(self, session_ids: Sequence[UUID]) -> list[tuple[frozenset[str], frozenset[str]]]:
@@ -114,7 +139,8 @@ class Presence:
 
 
 def _users(members: Iterable[bytes]) -> frozenset[str]:
-    return frozenset(member.decode().partition(" ")[2] for member in members)
+    users = (member.decode(errors="surrogateescape").partition(" ")[2] for member in members)
+    return frozenset(user for user in users if is_user_id(user))
 
 
 class ProcessCensus:
@@ -131,7 +157,7 @@ class ProcessCensus:
 
     def leave(self, process_id: str) -> None:
         for key in (WEB_PROCESSES, WORKER_PROCESSES):
-            self._redis.hdel(key, process_id)
+            over_what_is_ours(self._redis, key, partial(self._redis.hdel, key, process_id))
 
     def connections(self) -> dict[str, int]:
         """Return the open connections of every living web process."""
@@ -143,19 +169,31 @@ class ProcessCensus:
 
     def _report(self, key: str, process_id: str, count: int) -> None:
         pipeline = self._redis.pipeline()
-        pipeline.hset(key, process_id, f"{count} {time.time() + REPORT_SECONDS}")
-        pipeline.expire(key, REPORT_SECONDS * 2)
-        pipeline.execute()
+
+        def report() -> None:
+            pipeline.hset(key, process_id, f"{count} {time.time() + REPORT_SECONDS}")
+            pipeline.expire(key, REPORT_SECONDS * 2)
+            pipeline.execute()
+
+        over_what_is_ours(self._redis, key, report)
 
     def _counts(self, key: str) -> dict[str, int]:
-        reports: Any = self._redis.hgetall(key)
+        reports: Any = over_what_is_ours(self._redis, key, partial(self._redis.hgetall, key))
         counts, dead = {}, []
         for process_id, report in reports.items():
-            count, _, until = report.decode().partition(" ")
-            if float(until) < time.time():
+            count = _living(report)
+            if count is None:
                 dead.append(process_id)
             else:
-                counts[process_id.decode()] = int(count)
+                counts[process_id.decode(errors="replace")] = count
         if dead:
             self._redis.hdel(key, *dead)
         return counts
+
+
+def _living(report: bytes) -> int | None:
+    """Return what a process counts; None where it is dead, or no process said this."""
+    said = _REPORT.fullmatch(report)
+    if said is None or not 0 <= float(said[2]) - time.time() < LONGEST_SECONDS:
+        return None
+    return int(said[1])

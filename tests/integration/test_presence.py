@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from uuid import UUID, uuid4
 
@@ -53,3 +54,33 @@ def test_who_comes_back_from_a_killed_process_finds_room_in_half_the_time_that_i
 
     assert joined.refused is refused
     assert not joined.first
+
+
+FAR = 9e12
+
+
+def test_what_somebody_else_wrote_keeps_nobody_out_and_is_nobody(redis: RedisClient, settings: Settings) -> None:
+    presence, session_id = Presence(redis, settings), uuid4()
+    soon = time.time() + 30
+    forged = {f"{uuid4().hex} ghost": FAR, **{f"{uuid4().hex} ann": FAR - n for n in range(MOST)}}
+    redis.zadd(presence_key(session_id), {b"\xff\xfe": soon, b"\xff\xfe x": FAR, "": soon, "x \0": soon, **forged})
+    redis.zadd(user_connections_key("ann"), {str(n): FAR for n in range(1000)} | {b"\xff": float("inf")})
+
+    joined = presence.join(session_id, "ann", uuid4().hex)
+    left = presence.leave(session_id, "bob", uuid4().hex)
+
+    assert (joined.refused, joined.first, joined.online) == (False, True, {"ann"})
+    assert left == {"ann"}
+
+
+def test_what_somebody_else_wrote_into_one_session_stops_no_pruning(redis: RedisClient, settings: Settings) -> None:
+    presence, spoilt, taken, good = Presence(redis, settings), uuid4(), uuid4(), uuid4()
+    redis.zadd(presence_key(spoilt), {b"\xff\xfe": time.time() + 30, b"\xff\xff": 1})
+    for key in (presence_key(taken), user_connections_key("bob")):
+        redis.set(key, "x")
+    redis.zadd(presence_key(good), {f"{uuid4().hex} ghost": 1})
+
+    presence.refresh([(spoilt, "ann", uuid4().hex), (taken, "bob", uuid4().hex), (good, "cat", uuid4().hex)])
+    pruned = presence.prune([spoilt, taken, good])
+
+    assert pruned == [(set(), {"ann"}), (set(), {"bob"}), ({"ghost"}, {"cat"})]
