@@ -12,27 +12,43 @@ from typing import Any
 from redis import Redis
 
 from chat_backend.domain.enums import PROVIDERS
+from chat_backend.realtime.connection import over_what_is_ours
 
 __all__ = ["CLOSED", "HALF_OPEN", "OPEN", "Leave", "SharedCircuits", "read", "worst"]
 
 CLOSED, HALF_OPEN, OPEN = "closed", "half_open", "open"
 OPEN_CIRCUITS = "chat:breaker:open"
 FORGET_SECONDS = 600
+# The most that BREAKER_OPEN_SECONDS may be: what is open for longer was not written by us.
+LONGEST_SECONDS = 3600
 
-_ALLOW = """
+# Anyone may write into Redis: another kind of value is removed, and so is a time that is none of ours.
+_OURS = f"""
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + time[2] / 1000000
+local kind = redis.call('TYPE', KEYS[1])['ok']
+if kind ~= 'zset' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], now + {LONGEST_SECONDS + 1}, '+inf')
+"""
+
+_ALLOW = f"""
 local until_ = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not until_ then return 1 end
-if tonumber(redis.call('TIME')[1]) + redis.call('TIME')[2] / 1000000 < tonumber(until_) then return 0 end
+if now < tonumber(until_) then return 0 end
+local left = redis.call('PTTL', KEYS[2])
+if left == -1 or left > {LONGEST_SECONDS * 1000} then redis.call('DEL', KEYS[2]) end
 return redis.call('SET', KEYS[2], 1, 'NX', 'PX', ARGV[2]) and 2 or 0
 """
 
 _FAILED = """
-local time = redis.call('TIME')
-local now = tonumber(time[1]) + time[2] / 1000000
 local until_ = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if until_ and now < tonumber(until_) then return end
 if not until_ then
-  local failures = redis.call('INCR', KEYS[3])
+  local failures = redis.pcall('INCR', KEYS[3])
+  if type(failures) ~= 'number' then
+    redis.call('SET', KEYS[3], 1)
+    failures = 1
+  end
   redis.call('EXPIRE', KEYS[3], ARGV[4])
   if failures < tonumber(ARGV[3]) then return end
 end
@@ -63,9 +79,9 @@ class SharedCircuits:
         self._redis = redis
         self._failures = failures
         self._open_ms = int(open_seconds * 1000)
-        self._allow = redis.register_script(_ALLOW)
-        self._failed = redis.register_script(_FAILED)
-        self._succeeded = redis.register_script(_SUCCEEDED)
+        self._allow = redis.register_script(_OURS + _ALLOW)
+        self._failed = redis.register_script(_OURS + _FAILED)
+        self._succeeded = redis.register_script(_OURS + _SUCCEEDED)
 
     def calm(self) -> bool:
         """Tell whether no circuit is open, or half open."""
@@ -87,16 +103,20 @@ class SharedCircuits:
 
 def read(redis: Redis) -> dict[str, str]:
     """Tell each provider's state, the worst of its models'. Raises RedisAway."""
-    with redis.pipeline(transaction=False) as pipeline:
-        pipeline.zrange(OPEN_CIRCUITS, 0, -1, withscores=True)
-        pipeline.time()
-        circuits, (seconds, micros) = pipeline.execute()
+    circuits, (seconds, micros) = over_what_is_ours(redis, OPEN_CIRCUITS, lambda: _ask(redis))
     now = seconds + micros / 1_000_000
     states: dict[str, list[str]] = {}
     for circuit, until in circuits:
-        if until > now - FORGET_SECONDS:
+        if now - FORGET_SECONDS < until <= now + LONGEST_SECONDS:
             states.setdefault(provider_of(circuit), []).append(OPEN if until > now else HALF_OPEN)
     return {provider: worst(states.get(provider, [])) for provider in PROVIDERS}
+
+
+def _ask(redis: Redis) -> Any:
+    with redis.pipeline(transaction=False) as pipeline:
+        pipeline.zrange(OPEN_CIRCUITS, 0, -1, withscores=True)
+        pipeline.time()
+        return pipeline.execute()
 
 
 def worst(states: list[str]) -> str:
@@ -109,7 +129,7 @@ def circuit_of(provider: str, model: str) -> str:
 
 
 def provider_of(circuit: Any) -> str:
-    text: str = circuit.decode() if isinstance(circuit, bytes) else circuit
+    text: str = circuit.decode(errors="replace") if isinstance(circuit, bytes) else circuit
     return text.partition(":")[0]
 
 

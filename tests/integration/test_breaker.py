@@ -208,3 +208,34 @@ def test_a_circuit_that_another_worker_opened_ends_the_calm_of_all(redis, model)
         elsewhere.failed(*model)
 
     assert (before, here.calm()) == (True, False)
+
+
+@pytest.mark.parametrize("until", [9e12, float("inf"), None], ids=["far", "inf", "another kind of value"])
+def test_a_circuit_that_somebody_else_wrote_refuses_nobody_and_is_removed(workers, model, redis, until):
+    key = breaker_state.OPEN_CIRCUITS
+    if until is None:
+        redis.set(key, "x")
+    else:
+        redis.zadd(key, {breaker_state.circuit_of(*model): until})
+
+    allowed = workers[0].allow(*model)
+
+    assert (allowed, redis.exists(key)) == (True, 0)
+
+
+def test_a_count_of_failures_that_is_none_begins_anew(workers, model, redis):
+    redis.set(f"chat:breaker:failures:{breaker_state.circuit_of(*model)}", "rubbish")
+
+    for worker in (*workers, workers[0]):
+        assert worker.allow(*model)
+        worker.failed(*model)
+
+    assert not workers[1].allow(*model)
+
+
+def test_a_probe_that_somebody_else_wrote_is_none(hasty, model, redis):
+    for _ in range(3):
+        hasty[0].failed(*model)
+    redis.set(f"chat:breaker:probe:{breaker_state.circuit_of(*model)}", "x")
+
+    assert wait_for(lambda: hasty[0].allow(*model))

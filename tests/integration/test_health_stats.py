@@ -12,7 +12,8 @@ from sqlalchemy import update
 
 from chat_backend.config import Settings
 from chat_backend.models import LlmJob
-from chat_backend.realtime.breaker_state import SharedCircuits, circuit_of
+from chat_backend.realtime.breaker_state import OPEN_CIRCUITS, SharedCircuits, circuit_of
+from chat_backend.realtime.channels import WEB_PROCESSES, WORKER_PROCESSES
 from chat_backend.realtime.presence import ProcessCensus
 from chat_backend.web.app import create_app
 from tests.support.pretend_worker import PretendWorker
@@ -102,6 +103,47 @@ def test_an_open_breaker_degrades(sqlite_rest: Rest, valkey: Valkey) -> None:
 
     assert (status, report["status"]) == (200, "degraded")
     assert report["checks"]["providers"]["LOCAL"] == {"status": "degraded", "breaker": "open"}
+
+
+RUBBISH: dict[str, Any] = {
+    "rubbish": "rubbish", "many digits": "9" * 5_000 + " inf", "inf": "1 inf", "nan": "1 nan", "far": "1 99999999999",
+    "negative": "-1 99999999999", b"\xff\xfe": "1 99999999999", "bytes": b"\xff \xfe", "nothing": "",
+}  # fmt: skip
+
+
+def test_what_somebody_else_wrote_into_redis_is_not_counted(sqlite_rest: Rest, valkey: Valkey) -> None:
+    with valkey.client() as client:
+        for key in (WEB_PROCESSES, WORKER_PROCESSES):
+            client.hset(key, mapping=RUBBISH)
+        client.zadd(OPEN_CIRCUITS, {b"\xff\xfe:x": time.time() + 30, "LOCAL:far": 9e12, "LOCAL:inf": float("inf")})
+        ProcessCensus(client).report_web("web-1", 3)
+        ProcessCensus(client).report_worker("w1", 0)
+
+        status, report = health(sqlite_rest)
+        listed = sqlite_rest.get("/providers")
+        left = [client.hkeys(key) for key in (WEB_PROCESSES, WORKER_PROCESSES)]
+
+    assert (status, report["status"], report["active_connections"]) == (200, "healthy", 3)
+    assert report["checks"]["workers"]["count"] == 1
+    assert (listed.status_code, listed.get_json()["providers"][0]["breaker"]) == (200, "closed")
+    assert left == [[b"web-1"], [b"w1"]]
+
+
+@pytest.mark.parametrize("key", [WEB_PROCESSES, WORKER_PROCESSES, OPEN_CIRCUITS])
+def test_another_kind_of_value_is_removed(sqlite_rest: Rest, valkey: Valkey, key: str) -> None:
+    with valkey.client() as client:
+        client.set(key, "rubbish")
+        read = health(sqlite_rest)
+        client.set(key, "rubbish")
+        ProcessCensus(client).report_web("web-1", 0)
+        ProcessCensus(client).report_worker("w1", 0)
+
+    written = health(sqlite_rest)
+
+    assert [(status, report["checks"]["redis"]["status"]) for status, report in (read, written)] == [
+        (200, "healthy")
+    ] * 2
+    assert written[1]["status"] == "healthy"
 
 
 @pytest.mark.parametrize("how", ["kill", "freeze"])
