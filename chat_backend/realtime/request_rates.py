@@ -18,13 +18,17 @@ COMMAND_SECONDS = 0.2
 _MICROSECONDS = 1_000_000
 # Takes one of every rate or none at all: what is refused for its user does not use up what its address may.
 # A key holds when all that was taken will be earned, and lasts until then. By Redis' own clock, in microseconds.
+# Anyone may write into Redis: what is no number, or a time that nobody can have taken up to, counts as none.
 _TAKE = """
 local time = redis.call('TIME')
 local at = time[1] * 1000000 + time[2]
 local minute = tonumber(ARGV[1])
 local earned = {}
 for i, key in ipairs(KEYS) do
-    earned[i] = math.max(at, tonumber(redis.call('GET', key) or 0)) + tonumber(ARGV[i + 1])
+    local step, taken = tonumber(ARGV[i + 1]), redis.pcall('GET', key)
+    taken = type(taken) == 'string' and tonumber(taken) or 0
+    if not (taken <= at + minute + step) then taken = 0 end
+    earned[i] = math.max(at, taken) + step
     if earned[i] - at > minute then
         return {i, earned[i] - at - minute}
     end

@@ -179,6 +179,26 @@ def test_what_is_counted_is_forgotten_by_itself_and_names_nobody(limited: MakeAp
     assert b"somebody" not in key
 
 
+@pytest.mark.parametrize("rubbish", ["inf", "-inf", "nan", "rubbish", "", "1e300", "-1e300", b"\xff", None])
+def test_what_somebody_else_wrote_keeps_nobody_out_and_is_written_over(
+    limited: MakeApp, valkey: Valkey, rubbish: str | bytes | None
+) -> None:
+    ann = Rest(limited(RATE_LIMIT_PER_USER="2", RATE_LIMIT_PER_ADDRESS="2"))
+    ask(ann, 1)
+    with valkey.client() as redis:
+        for key in counted(valkey):
+            redis.delete(key)
+            if rubbish is None:
+                redis.rpush(key, "another kind of value")
+            else:
+                redis.set(key, rubbish)
+
+    responses = ask(ann, 3)
+
+    assert statuses(responses) == [200, 200, 429]
+    assert 1 <= int(responses[2].headers["Retry-After"]) <= 30
+
+
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 def test_while_redis_is_away_each_process_counts_by_itself(limited: MakeApp, valkey: Valkey, how: str) -> None:
     ann = Rest(limited(RATE_LIMIT_PER_USER="4", RATE_LIMIT_PER_ADDRESS="6"))
