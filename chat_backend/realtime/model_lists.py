@@ -10,14 +10,18 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import orjson
 import redis
 
+from chat_backend.domain.limits import LISTED_MODELS
 from chat_backend.realtime.channels import WANTED_MODELS, models_key
 
 KEPT_SECONDS = 86_400
 # A provider that did not answer is asked again after this.
 FAILED_SECONDS = 10.0
 BRINGING_SECONDS = 10.0
+# The most that PROVIDER_MODELS_SECONDS may be.
+MOST_FRESH_SECONDS = 86_400
 # The year 5138: what is later is no time of ours.
 LATEST = 1e11
 
@@ -40,8 +44,12 @@ class ModelLists:
 
     def read(self, provider: str) -> tuple[ModelList | None, bool]:
         """Return what was brought last, and whether it is fresh."""
-        known, fresh = self._redis.mget(models_key(provider), models_key(provider, "fresh"))
-        return _read(known), bool(fresh)
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.mget(models_key(provider))  # not GET: another kind of value is none, and no error
+            pipeline.pttl(models_key(provider, "fresh"))
+            (data,), left = pipeline.execute()
+        known = _read(data)
+        return known, known is not None and 0 <= left <= MOST_FRESH_SECONDS * 1000
 
     def ask(self, provider: str) -> bool:
         """Ask every worker to bring a list, one of them will; say whether any was there to hear it."""
@@ -49,10 +57,14 @@ class ModelLists:
 
     def may_bring(self, provider: str) -> bool:
         """Tell whether the caller is the one worker to bring a list now, which it must do within BRINGING_SECONDS."""
-        if self._redis.exists(models_key(provider, "fresh")):
+        _, fresh = self.read(provider)
+        if fresh:
             return False
-        milliseconds = int(BRINGING_SECONDS * 1000)
-        return bool(self._redis.set(models_key(provider, "bringing"), 1, nx=True, px=milliseconds))
+        key, milliseconds = models_key(provider, "bringing"), int(BRINGING_SECONDS * 1000)
+        left = self._redis.pttl(key)
+        if left == -1 or left > milliseconds:
+            self._redis.delete(key)  # no worker of ours says that it is about to for so long
+        return bool(self._redis.set(key, 1, nx=True, px=milliseconds))
 
     def bring(self, provider: str, brought: ModelList, *, fresh_seconds: float) -> None:
         """Keep a list, and say for how long nobody needs to bring another."""
@@ -66,7 +78,8 @@ class ModelLists:
 def _read(data: bytes | str | None) -> ModelList | None:
     """Read a list; None where there is none, or where somebody else has written there."""
     try:
-        said: Any = json.loads(data) if data else None
+        # orjson: of what is nested without end, or holds half a character, it says that it is no JSON.
+        said: Any = orjson.loads(data) if data else None
         return ModelList(**{**said, "models": tuple(said["models"])}) if _is_list(said) else None
     except (TypeError, ValueError):
         return None
@@ -74,6 +87,8 @@ def _read(data: bytes | str | None) -> ModelList | None:
 
 def _is_list(said: Any) -> bool:
     if not isinstance(said, dict) or not isinstance(said.get("models"), list):
+        return False
+    if len(said["models"]) > LISTED_MODELS:
         return False
     at, words = said.get("fetched_at"), [*said["models"], said.get("error_code") or "", said.get("error_message") or ""]
     return all(isinstance(word, str) for word in words) and (

@@ -15,8 +15,16 @@ from tests.support.rest import Rest, fault
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
+_LIST = '{"models": [%s], "fetched_at": 1, "error_code": null, "error_message": %s}'
 GARBAGE = (
     *("oops", "[1]", '{"models": [1]}', '{"colour": "red"}', '{"models": null}', '{"models": [], "colour": "red"}'),
+    *(_LIST % ('"\\ud800"', "null"), _LIST % ("", '"\\udfff"'), _LIST % ('"m",' * 100_000 + '"m"', "null")),
+    *("[" * 100_000, '{"models":' * 50_000, b"\xff\xfe", "9" * 5_000, '{"models": [], "fetched_at": NaN}'),
+    *(
+        '{"models": [], "error_code": "NO_SUCH"}',
+        '{"models": [], "fetched_at": true}',
+        '{"models": [], "fetched_at": -1}',
+    ),
     *('{"models": [], "fetched_at": "now"}', '{"models": [], "fetched_at": 1e300}', '{"models": [], "error_code": 1}'),
 )
 NOBODY = "No worker could ask the provider for its models just now."
@@ -90,9 +98,27 @@ def test_what_somebody_else_wrote_into_redis_is_no_list(sqlite_rest: Rest, valke
     for garbage in GARBAGE:
         with valkey.client() as client:
             client.set(models_key("LOCAL"), garbage)
-        answers.append(sqlite_rest.get("/providers/LOCAL/models").get_json())
+        listed, models = sqlite_rest.get("/providers"), sqlite_rest.get("/providers/LOCAL/models")
+        answers.append((listed.status_code, models.status_code, models.get_json()["models"]))
 
-    assert [answer["models"] for answer in answers] == [[]] * len(GARBAGE)
+    assert answers == [(200, 200, [])] * len(GARBAGE)
+
+
+def test_what_somebody_else_wrote_into_redis_keeps_no_worker_from_bringing_a_list(valkey: Valkey) -> None:
+    with valkey.client() as client:
+        lists, garbage = ModelLists(client), models_key("LOCAL")
+        lists.bring("LOCAL", ModelList(("tiny",), 1.0), fresh_seconds=60)
+        may = [lists.may_bring("LOCAL")]
+        client.rpush("another", "kind of value")
+        client.rename("another", garbage)
+        client.set(models_key("LOCAL", "bringing"), "for ever")
+        may += [lists.may_bring("LOCAL"), lists.may_bring("LOCAL")]
+        lists.bring("LOCAL", ModelList(("tiny",), 1.0), fresh_seconds=60)
+        client.persist(models_key("LOCAL", "fresh"))
+        read = lists.read("LOCAL")
+
+    assert may == [False, True, False]
+    assert read == (ModelList(("tiny",), 1.0), False)
 
 
 def test_who_is_not_configured_has_no_models_and_who_is_not_known_is_not_found(sqlite_rest: Rest) -> None:
