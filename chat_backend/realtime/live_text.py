@@ -14,12 +14,13 @@ LIVE_SECONDS = 900
 
 # For each key: append what is new where the string is as long as the writer knows it to be; then publish all of
 # it as one message, in any case. ARGV: seconds to keep, the channel, the message, then for each key its length and
-# its text. Returns the keys that were of another length: a wiped Redis is noticed at once.
+# its text. Returns the keys that were of another length: a wiped Redis is noticed at once. So is another kind of value,
+# which is no number long: as an error it would hold up the text of every reply.
 APPEND_AND_PUBLISH = """
 local off = {}
 for i, key in ipairs(KEYS) do
   local at = 2 + i * 2
-  if redis.call('STRLEN', key) == tonumber(ARGV[at]) then
+  if redis.pcall('STRLEN', key) == tonumber(ARGV[at]) then
     redis.call('APPEND', key, ARGV[at + 1])
     if ARGV[at] == '0' then redis.call('EXPIRE', key, ARGV[1]) end
   else

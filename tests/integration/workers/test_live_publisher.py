@@ -76,6 +76,21 @@ def test_the_one_publisher_outlives_a_reply_that_can_not_be_published(valkey: Va
     assert asyncio.run(publish()) == "all the same"
 
 
+def test_what_somebody_else_put_in_a_reply_s_place_holds_up_no_text(valkey: Valkey, settings: Settings) -> None:
+    async def publish() -> None:
+        async with publishing(settings) as (publisher, _):
+            lives = [_reply(publisher) for _ in range(2)]
+            with valkey.client() as client:
+                client.rpush(lives[0].key, "another kind of value")
+                for live in lives:
+                    live.write("all the same")
+                async with asyncio.timeout(10):
+                    while read_live_texts(client, [(live.message_id, 1) for live in lives]) != ["all the same"] * 2:
+                        await asyncio.sleep(0.01)
+
+    asyncio.run(publish())
+
+
 def test_one_publish_takes_so_many_replies_and_so_many_characters(settings: Settings) -> None:
     publisher = LivePublisher(settings)
     many = [_reply(publisher) for _ in range(MOST_AT_ONCE + 5)]
