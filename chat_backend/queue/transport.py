@@ -11,11 +11,14 @@ from typing import Any
 from kombu.transport import TRANSPORT_ALIASES, redis, virtual
 
 from chat_backend.domain.strict_json import MAX_DEPTH, depth_of
+from chat_backend.queue import names
 
 log = logging.getLogger(__name__)
 
 # More than a clock of ours counts to in a thousand years.
 LATEST_CLOCK = 2**53
+# Where a worker's queues are bound: its own, remote control's and its answers'.
+_EXCHANGES = (names.QUEUE, "celery.pidbox", "reply.celery.pidbox")
 # What says that nothing came, or that the connection broke; kombu's KeyError among them is what a message lacks.
 _NO_MESSAGE = (
     Empty,
@@ -65,6 +68,24 @@ class Channel(redis.Channel):
     Message = Message
     ack_emulation = False
     do_restore = False
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._remove_other_kinds()
+
+    def _remove_other_kinds(self) -> None:
+        """Remove keys of ours that hold another kind of value: else kombu would fail, connect again, and fail again."""
+        kinds = {self._q_for_pri(names.QUEUE, step): b"list" for step in self.priority_steps}
+        for key in (self.keyprefix_queue, self.keyprefix_binding_permanent):
+            kinds |= {key % exchange: b"set" for exchange in _EXCHANGES}
+        with self.client.pipeline(transaction=False) as pipeline:
+            for key in kinds:
+                pipeline.type(self.global_keyprefix + key)  # kombu gives only the commands that it uses the prefix
+            found = pipeline.execute()
+        for (key, kind), there in zip(kinds.items(), found, strict=True):
+            if there not in (kind, b"none"):
+                log.warning("removed what is no queue of ours", extra={"action": "receive"})
+                self.client.delete(key)
 
     def basic_consume(self, queue: str, no_ack: bool, callback: Callable[[Any], Any], *args: Any, **more: Any) -> Any:
         def receive(message: Any) -> None:

@@ -341,6 +341,9 @@ def test_garbage_in_the_queue_and_on_its_channel_stops_no_worker(running: Deploy
             client.lpush("chat:celery:llm", garbage)
             client.publish("chat:celery:/0.celery.pidbox", garbage)
         wait_until(lambda: not client.exists("chat:celery:llm"), seconds=20, why="all of it is read")
+        for key in ("_kombu.binding.llm", "_kombu.binding_permanent.llm", "_kombu.binding.celery.pidbox", "llm"):
+            client.set(f"chat:celery:{key}", "another kind of value")
+        wait_until(lambda: not client.exists("chat:celery:llm"), seconds=20, why="it is removed")
     chat = running.chat()
     session = chat.new_session("stub:tokens=5,tag=junk")
     before = running.worker.log.count("received")
