@@ -353,3 +353,4 @@ def test_garbage_in_the_queue_and_on_its_channel_stops_no_worker(running: Deploy
     wait_until(lambda: running.worker.log.count("received") > before, why="the wake-up arrives")
     running.until_job(job["job_id"], JobStatus.SUCCEEDED)
     assert running.worker.exit_status is None
+    running.worker.kill()  # the next test finds one with all its places
