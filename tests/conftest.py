@@ -143,8 +143,9 @@ def launch(environment: dict[str, str], tmp_path: Path) -> Iterator[Launch]:
         return process
 
     yield launch_one
-    for process in reversed(started):
-        process.stop()
     for process in started:
+        process.terminate()
+    for process in started:
+        process.end()
         # What a thread that serves everyone says when it met what it should have known.
         assert "stumbled" not in process.log, process.log

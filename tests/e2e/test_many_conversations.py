@@ -8,6 +8,7 @@ from tests.conftest import Launch
 from tests.e2e.conftest import Product
 from tests.support.chat import Chat
 from tests.support.crowd import converse
+from tests.support.databases import SQLITE
 from tests.support.provider_stub import Stub, expected_text
 from tests.support.waiting import wait_until
 
@@ -41,6 +42,8 @@ def test_300_conversations_at_once_lose_nothing(launch: Launch, stub: Stub, envi
     assert len(stub.ledger()) == 300
 
 
+# Whose turn it is, on both databases, is a test of the services.
+@pytest.mark.parametrize("database_url", [SQLITE], indirect=True)
 def test_one_users_many_replies_do_not_hold_up_anothers_one(
     launch: Launch, stub: Stub, environment: dict[str, str]
 ) -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.e2e.conftest import Product
+from tests.support.databases import SQLITE
 
 NAME = "find-me.1"
+# No name goes through a database otherwise than any other column.
+pytestmark = pytest.mark.parametrize("database_url", [SQLITE], indirect=True)
 
 
 def lines(log: str, job_id: str) -> list[str]:

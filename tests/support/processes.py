@@ -89,8 +89,16 @@ class Process:
 
     def stop(self, seconds: float = STOP_SECONDS) -> int:
         """Terminate it as a platform does, and return its exit status; nothing of it may be left."""
+        self.terminate()
+        return self.end(seconds)
+
+    def terminate(self) -> None:
+        """Tell it to end, as a platform does."""
         if self.exit_status is None:
             self.send(signal.SIGTERM)
+
+    def end(self, seconds: float = STOP_SECONDS) -> int:
+        """Wait for its end once it was told to, and return its exit status; nothing of it may be left."""
         try:
             status = self.wait(seconds)
         except subprocess.TimeoutExpired:
