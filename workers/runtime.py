@@ -14,9 +14,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from queue import SimpleQueue
 from uuid import UUID, uuid4
@@ -106,6 +106,8 @@ class Runtime:
         self._draining = threading.Event()
         self._drained = threading.Event()
         self._sweeping: set[UUID] = set()
+        self._places = 0
+        self._places_lock = threading.Lock()
         self._stopped = threading.Event()
         self._swept = ThreadPoolExecutor(max_workers=settings.worker_concurrency, thread_name_prefix="swept")
         # What is missed while Redis is away, the heartbeat brings; after it, at once.
@@ -122,10 +124,17 @@ class Runtime:
 
     # The way of a job
 
-    @property
-    def has_room(self) -> bool:
-        """Whether there is a free place beside the next one."""
-        return len(self.runs) + 1 < self.settings.worker_concurrency
+    @contextmanager
+    def place(self) -> Iterator[bool]:
+        """Hold a place for a wake-up; tell whether it was the last free one."""
+        with self._places_lock:
+            self._places += 1
+            is_last = self._places + len(self._sweeping) >= self.settings.worker_concurrency
+        try:
+            yield is_last
+        finally:
+            with self._places_lock:
+                self._places -= 1
 
     @property
     def is_draining(self) -> bool:

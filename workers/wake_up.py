@@ -28,14 +28,15 @@ def answer(runtime: Runtime, job_id: UUID) -> Outcome:
 
     Then the named job has a wake-up of its own again.
     """
-    first = job_id if runtime.has_room or runtime.is_draining else _first_in_turn(runtime, job_id)
-    if first != job_id:
-        runtime.backend.out.wake([job_id])
-        try:
-            return _work_at(runtime, first)
-        except Exception:  # whatever is wrong with it must keep no other from this place
-            log.exception("a job stumbled", extra={"action": "process", "job_id": str(first)})
-    return _work_at(runtime, job_id)
+    with runtime.place() as is_last:
+        first = _first_in_turn(runtime, job_id) if is_last and not runtime.is_draining else job_id
+        if first != job_id:
+            runtime.backend.out.wake([job_id])
+            try:
+                return _work_at(runtime, first)
+            except Exception:  # whatever is wrong with it must keep no other from this place
+                log.exception("a job stumbled", extra={"action": "process", "job_id": str(first)})
+        return _work_at(runtime, job_id)
 
 
 def _first_in_turn(runtime: Runtime, job_id: UUID) -> UUID:

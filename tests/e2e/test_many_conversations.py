@@ -50,7 +50,7 @@ def test_one_users_many_replies_do_not_hold_up_anothers_one(
     environment["WORKER_CONCURRENCY"] = "2"
     launch("worker")
     with Chat(launch("web").url, "ann") as ann, ann.as_user("bob") as bob:
-        many = [ann.ask(ann.new_session("stub:tokens=10,delay=0.05")["id"], "x")["job_id"] for _ in range(7)]
+        many = [ann.ask(ann.new_session("stub:tokens=10,delay=0.05")["id"], "x")["job_id"] for _ in range(9)]
         wait_until(lambda: len(stub.ledger()) >= 2, why="all places are taken")
 
         one = bob.ask(bob.new_session("stub:tokens=10,delay=0.05")["id"], "bob's")["job_id"]
@@ -58,6 +58,7 @@ def test_one_users_many_replies_do_not_hold_up_anothers_one(
         ended = [bob.wait_for_job(one)["status"], *(ann.wait_for_job(job)["status"] for job in many)]
 
     asked = [entry["last_user_message"] for entry in stub.ledger()]
-    assert ended == ["succeeded"] * 8
-    assert len(asked) == 8
-    assert asked.index("bob's") <= before + 1
+    assert ended == ["succeeded"] * 10
+    assert len(asked) == 10
+    # Two may be on their way already, and one begin beside the last place.
+    assert asked.index("bob's") <= before + 3
