@@ -9,7 +9,7 @@ from celery.exceptions import Terminated
 from chat_backend.domain.enums import JobStatus
 from chat_backend.queue import names
 from workers.app import Process, app
-from workers.wake_up import Outcome, answer
+from workers.wake_up import JobStanding, answer
 
 
 class JobFailed(Exception):
@@ -34,6 +34,6 @@ def process_llm(job_id: str) -> str:
     return told
 
 
-def _in_words(outcome: Outcome, named: UUID) -> str:
+def _in_words(outcome: JobStanding, named: UUID) -> str:
     standing = outcome.error_code or outcome.status or "unknown"
     return str(standing) if outcome.job_id == named else f"{outcome.job_id}: {standing}"

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobStanding:
     """How a job stands; without a status: it is gone, or the database is away."""
 
     job_id: UUID
@@ -23,7 +23,7 @@ class Outcome:
     error_code: str | None = None
 
 
-def answer(runtime: Runtime, job_id: UUID) -> Outcome:
+def answer(runtime: Runtime, job_id: UUID) -> JobStanding:
     """Work at the job that a wake-up names; at another one whose turn it is, where this is the last free place.
 
     Then the named job has a wake-up of its own again.
@@ -49,12 +49,12 @@ def _first_in_turn(runtime: Runtime, job_id: UUID) -> UUID:
     return first or job_id
 
 
-def _work_at(runtime: Runtime, job_id: UUID) -> Outcome:
+def _work_at(runtime: Runtime, job_id: UUID) -> JobStanding:
     status = runtime.process(job_id)
     if status is not None:
-        return Outcome(job_id, status)
+        return JobStanding(job_id, status)
     try:
         with runtime.backend.reading() as session:
-            return Outcome(job_id, *attempts.standing(session, job_id))
+            return JobStanding(job_id, *attempts.standing(session, job_id))
     except Unavailable:
-        return Outcome(job_id)
+        return JobStanding(job_id)

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, aliased, mapped_column, relationship
 
 from chat_backend.domain.enums import UNFINISHED_JOB, JobStatus, Outcome, Purpose
-from chat_backend.models.base import Base, closed
+from chat_backend.models.base import Base, closed, database_clock
 from chat_backend.models.message import Message
 
 _UNFINISHED = text("status IN ('queued', 'running')")
@@ -160,17 +160,22 @@ def _literal(status: JobStatus) -> ColumnElement[str]:
 # that a chat session ever had, to find the one that is unfinished.
 QUEUED = LlmJob.status == _literal(JobStatus.QUEUED)
 RUNNING = LlmJob.status == _literal(JobStatus.RUNNING)
-UNFINISHED = LlmJob.status.in_([_literal(status) for status in UNFINISHED_JOB])
+_UNFINISHED_WORDS = [_literal(status) for status in UNFINISHED_JOB]
+UNFINISHED = LlmJob.status.in_(_UNFINISHED_WORDS)
 
 _other = aliased(LlmJob)
 _others = (
     _other.session_id == LlmJob.session_id,
     _other.id != LlmJob.id,
-    _other.status.in_([_literal(status) for status in UNFINISHED_JOB]),
+    _other.status.in_(_UNFINISHED_WORDS),
 )
 
 # Whether an earlier job of a job's session is unfinished: they run one at a time, in order.
 MUST_WAIT: ColumnElement[bool] = exists().where(*_others, _other.position < LlmJob.position)
+
+# Whether a job waits for nothing but a worker, and whether the worker that had it is gone.
+DUE = QUEUED & (LlmJob.not_before <= database_clock()) & ~MUST_WAIT
+LOST = RUNNING & (LlmJob.lease_until < database_clock())
 
 # The id of the first other unfinished job of a job's session: with this one ended, it is its turn.
 FOLLOWING: ScalarSelect[UUID] = select(_other.id).where(*_others).order_by(_other.position).limit(1).scalar_subquery()

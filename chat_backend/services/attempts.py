@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, or_, select
+from sqlalchemy import and_, bindparam, select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -24,7 +24,7 @@ from chat_backend.domain.retry import RetryPolicy
 from chat_backend.domain.usage import Usage
 from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message
 from chat_backend.models.base import database_clock, now
-from chat_backend.models.llm_job import FOLLOWING, MUST_WAIT, QUEUED, RUNNING
+from chat_backend.models.llm_job import DUE, FOLLOWING, LOST, MUST_WAIT
 from chat_backend.protocol.events import Happening
 from chat_backend.services import prompts, summaries, titles
 from chat_backend.services.access import lock_session_of
@@ -103,11 +103,7 @@ _OWNED = (
     .with_for_update(of=[LlmJob, Message])
     .execution_options(populate_existing=True)
 )
-_DUE = or_(
-    and_(QUEUED, LlmJob.not_before <= database_clock(), ~MUST_WAIT),
-    and_(RUNNING, LlmJob.lease_until < database_clock()),
-)
-_ASKED = select(LlmJob.chain, LlmJob.chain_position).where(LlmJob.id == bindparam("job_id"), _DUE)
+_ASKED = select(LlmJob.chain, LlmJob.chain_position).where(LlmJob.id == bindparam("job_id"), DUE | LOST)
 
 
 def claim(uow: UnitOfWork, job_id: UUID, terms: Terms) -> Claim | None:

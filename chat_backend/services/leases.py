@@ -12,11 +12,10 @@ from sqlalchemy.orm import Session
 
 from chat_backend.models import LlmJob, Message
 from chat_backend.models.base import database_clock
-from chat_backend.models.llm_job import MUST_WAIT, QUEUED, RUNNING
+from chat_backend.models.llm_job import DUE, LOST, RUNNING
 
 # Of the jobs that wait, those that have waited longest.
 LOOKED_AT = 500
-_DUE = QUEUED & (LlmJob.not_before <= database_clock()) & ~MUST_WAIT
 
 
 @dataclass(frozen=True)
@@ -106,18 +105,16 @@ def _running(p: Progress) -> ColumnElement[bool]:
 
 def forgotten(session: Session, *, forgotten_seconds: float, limit: int) -> list[UUID]:
     """Return jobs that a worker should look at: due, but not claimed for a while, or with a dead worker."""
-    clock = database_clock()
     # A retry has its time and no wake-up, and what was handed over is late already: its wake-up may be lost, for Redis
     # may be away. Anything else is given time to be woken.
     begun = LlmJob.retry_at.is_not(None) | LlmJob.started_at.is_not(None)
-    overdue = _DUE & (begun | (LlmJob.not_before < clock - forgotten_seconds))
-    dead = RUNNING & (LlmJob.lease_until < clock)
-    return _in_turn(session, overdue | dead)[:limit]
+    overdue = DUE & (begun | (LlmJob.not_before < database_clock() - forgotten_seconds))
+    return _in_turn(session, overdue | LOST)[:limit]
 
 
 def first_in_turn(session: Session) -> UUID | None:
     """Return which of the jobs that wait a last free place is for; None where nothing waits."""
-    return next(iter(_in_turn(session, _DUE)), None)
+    return next(iter(_in_turn(session, DUE)), None)
 
 
 def _in_turn(session: Session, which: ColumnElement[bool]) -> list[UUID]:

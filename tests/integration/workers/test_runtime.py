@@ -21,7 +21,7 @@ from tests.integration.services.conftest import Remembered
 from tests.support.waiting import wait_until
 from workers.running import Run, Runs
 from workers.runtime import Runtime
-from workers.wake_up import Outcome, answer
+from workers.wake_up import JobStanding, answer
 
 # Where no provider answers.
 NOWHERE = "http://127.0.0.1:9/v1"
@@ -119,7 +119,7 @@ def test_a_job_that_nobody_can_work_at_keeps_no_other_from_a_last_place(backend:
     outcome = answer(runtime, job_id)
     runtime.stop()
 
-    assert outcome == Outcome(job_id, JobStatus.FAILED, "PROVIDER_UNREACHABLE")
+    assert outcome == JobStanding(job_id, JobStatus.FAILED, "PROVIDER_UNREACHABLE")
     assert _status(backend, spoilt) == JobStatus.QUEUED
 
 
