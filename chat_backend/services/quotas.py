@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -92,10 +92,9 @@ def hold_days(session: Session, user_id: str, jobs: Iterable[LlmJob]) -> None:
     """
     days = {(job.user_id, _day(job.created_at)) for job in jobs if job.holds_reservation}
     if days:
-        key = (QuotaDay.user_id, QuotaDay.day)
-        # Not as a list of pairs: for one of those SQLite reads everyone's days.
-        wanted = [and_(QuotaDay.user_id == user, QuotaDay.day == day) for user, day in days | {(user_id, _day(now()))}]
-        session.execute(select(*key).where(or_(*wanted)).order_by(*key).with_for_update()).all()
+        # Not by a select: it does not lock the day of whom nobody has counted yet, which is then made in any order.
+        for user, day in sorted(days | {(user_id, _day(now()))}):
+            _add(session, user, day, Amount())
 
 
 def settle(session: Session, job: LlmJob, text: str) -> None:
