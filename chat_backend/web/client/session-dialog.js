@@ -8,7 +8,10 @@ import { notify } from "./notices.js";
 /** Show the settings of a chat as they are now; resolves to `{changed}` or `{deleted: true}`, or to null where nothing was done. */
 export async function showSessionDialog(api, catalogue, { id }) {
   const session = await api.get(`/sessions/${id}`);
+  // Whoever clicks twice wants it once; and what opened meanwhile is not covered.
+  if (document.querySelector("dialog[open]")) return null;
   let outcome = null;
+  let isAsking = false;
   const isMine = session.user_id === api.identity.user;
   const title = h("input", { maxlength: "500", autofocus: true, disabled: !isMine, dir: "auto" });
   title.value = session.title ?? "";
@@ -17,12 +20,16 @@ export async function showSessionDialog(api, catalogue, { id }) {
   prompt.value = session.settings.system_prompt ?? "";
 
   async function act(ask, done) {
+    if (isAsking) return;
+    isAsking = true;
     try {
       const answer = await ask();
       outcome = done(answer);
       dialog.close();
     } catch (error) {
       notify(reasonOf(error));
+    } finally {
+      isAsking = false;
     }
   }
   const change = (fields) => act(() => api.put(`/sessions/${session.id}`, fields), (changed) => ({ changed }));

@@ -250,8 +250,36 @@ def test_what_is_said_is_seen_over_a_dialog_which_closes_by_a_click_beside_it_on
     assert asked.value.post_data_json == {"title": "Ours"}
     expect(dialog).not_to_be_visible()
     window.page.get_by_role("button", name="Chat settings", exact=True).click()
+    expect(dialog).to_be_visible()
     window.page.mouse.click(5, 5)
     expect(dialog).not_to_be_visible()
+
+
+def test_who_clicks_twice_while_the_server_is_slow_asks_once(new_window: OpenWindow, stack: Stack) -> None:
+    user = new_user()
+    session = stack.chat(user).new_session(QUICK, title="Mine")["id"]
+    window = new_window().open(user=user, session=session)
+    expect(window.page.get_by_role("heading", name="Mine")).to_be_visible()
+    path = re.compile(f"/sessions/{session}$")
+    asked: list[Route] = []
+    window.page.route(path, lambda route: asked.append(route))
+    dialog = window.page.get_by_role("dialog")
+
+    for _ in range(2):
+        window.page.get_by_role("button", name="Chat settings", exact=True).click()
+    wait_until(lambda: window.run("1") and len(asked) == 2, why="the settings are asked for")
+    for route in asked:
+        route.continue_()
+    expect(dialog).to_have_count(1)
+    dialog.get_by_label("Title").fill("Ours")
+    asked.clear()
+    for _ in range(2):
+        dialog.get_by_role("button", name="Save").click()
+    wait_until(lambda: window.run("1") and asked, why="the change is asked for")[0].continue_()
+
+    expect(dialog).to_have_count(0)
+    expect(window.page.get_by_role("heading", name="Ours")).to_be_visible()
+    assert [route.request.method for route in asked] == ["PUT"]
 
 
 def test_the_status_shows_what_is_wrong_and_nothing_that_is_not_known(new_window: OpenWindow) -> None:
