@@ -5,11 +5,14 @@ import { reasonOf, t } from "./i18n.js";
 import { ModelPicker } from "./model-picker.js";
 import { notify } from "./notices.js";
 
+let turns = 0;
+
 /** Show the settings of a chat as they are now; resolves to `{changed}` or `{deleted: true}`, or to null where nothing was done. */
 export async function showSessionDialog(api, catalogue, { id }) {
+  const turn = (turns += 1);
   const session = await api.get(`/sessions/${id}`);
-  // Whoever clicks twice wants it once; and what opened meanwhile is not covered.
-  if (document.querySelector("dialog[open]")) return null;
+  // Whoever clicks again before it opens wants what was clicked last, once.
+  if (turn !== turns) return null;
   let outcome = null;
   let isAsking = false;
   const isMine = session.user_id === api.identity.user;

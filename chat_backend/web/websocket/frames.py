@@ -28,6 +28,16 @@ def close_frame(code: int, reason: str) -> bytes:
     return websocket_frame(CLOSE, struct.pack("!H", code) + text.encode())
 
 
+def says_goodbye(data: bytes) -> bool:
+    """Whether a close frame is among what the WebSocket library sends by itself: that, or pongs, or HTTP."""
+    at = 0
+    while at + 1 < len(data) and data[at] & 0x80:
+        if data[at] & 0x0F == CLOSE:
+            return True
+        at += 2 + data[at + 1]
+    return False
+
+
 class Encoded:
     """A server frame as JSON, framed for sockets and for SSE when first needed."""
 

@@ -87,10 +87,11 @@ class SocketOutbox:
     def push(self, encoded: Encoded) -> None:
         self.push_bytes(encoded.websocket)
 
-    def push_bytes(self, data: bytes) -> None:
-        """Append bytes of whole frames and send what goes."""
+    def push_bytes(self, data: bytes, *, is_last: bool = False) -> None:
+        """Append bytes of whole frames and send what goes; nothing may follow a close frame."""
         with self._lock:
             if not self._finished:
+                self._finished = is_last
                 self._append(data)
 
     def _append(self, data: bytes) -> None:

@@ -14,6 +14,7 @@ from sys import getsizeof
 from typing import Any
 
 from chat_backend.web.websocket.flood import FrameRate
+from chat_backend.web.websocket.frames import says_goodbye
 from chat_backend.web.websocket.outbox import SocketOutbox
 
 MAX_UNREAD_FRAMES = 64
@@ -47,7 +48,7 @@ class ViewerSocket:
     def send(self, data: bytes) -> int:
         if not self._rate.allows():
             self.flooded()
-        self.outbox.push_bytes(data)
+        self.outbox.push_bytes(data, is_last=says_goodbye(data))
         return len(data)
 
     def recv(self, size: int) -> bytes:

@@ -136,6 +136,22 @@ def test_frames_against_the_protocol_end_the_connection_in_good_order(
     assert raw.ended()
 
 
+def test_nothing_follows_a_close_frame_while_a_reply_is_written(stack: Stack, chat: Chat) -> None:
+    session = chat.new_session("stub:tokens=4000,delay=0.001")
+    chat.ask(session["id"], "Hello")
+    codes, ended = [], []
+
+    for _ in range(20):
+        with Raw(stack.web, session["id"], chat.user) as raw:
+            raw.frame()
+            raw.until(TEXT)
+            raw.send(CLOSE, struct.pack("!H", 1000))
+            codes.append(raw.close_code())
+            ended.append(raw.ended())
+
+    assert (codes, ended) == ([1000] * 20, [True] * 20)
+
+
 def test_text_that_is_no_utf8_ends_the_connection(raw: Raw) -> None:
     raw.send(TEXT, b"\xff\xfe")
 

@@ -250,7 +250,7 @@ def test_what_is_deleted_although_the_answer_was_lost_is_deleted(client: Client)
 # Time runs fifty times as fast for what waits.
 QUICK_TIME = """
       const realTimeout = setTimeout;
-      globalThis.setTimeout = (act, milliseconds) => realTimeout(act, milliseconds / 50);
+      globalThis.setTimeout = (act, milliseconds) => realTimeout(act, milliseconds / 20);
 """
 
 # A socket of which nothing comes but what it is told to hear.

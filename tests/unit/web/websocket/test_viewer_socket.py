@@ -9,10 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from chat_backend.web.websocket.frames import Encoded, close_frame, websocket_frame
 from chat_backend.web.websocket.viewer_socket import ViewerSocket
 from tests.support.waiting import wait_until
 
 PONG, PIECE, EMPTY = SimpleNamespace(payload=b"x"), SimpleNamespace(data="x"), SimpleNamespace(data="")
+
+PONGS = websocket_frame(0xA, b"one") + websocket_frame(0xA, b"x" * 125)
 
 
 @pytest.fixture
@@ -50,6 +53,23 @@ def test_nothing_more_is_read_while_much_is_unread(
     wait_until(lambda: found, why="what was taken made room")
     reader.join()
     assert before == ([b"more"] if reads_on else [])
+
+
+@pytest.mark.parametrize("before", [b"", PONGS])
+def test_nothing_follows_the_close_frame_of_the_library(
+    ends: tuple[ViewerSocket, socket.socket], before: bytes
+) -> None:
+    viewer, theirs = ends
+    head = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+    parts = [head, PONGS, before + close_frame(1000, "")]
+
+    for part in parts:
+        viewer.send(part)
+        viewer.outbox.push(Encoded(b"{}"))
+    viewer.outbox.finish(1012, "too late")
+
+    frame = Encoded(b"{}").websocket
+    assert theirs.recv(1000) == frame.join(parts)
 
 
 @pytest.mark.parametrize(("event", "at_most"), [(PONG, 40), (EMPTY, 40), (PIECE, 4000)])
