@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import jwt
 import pytest
 from sqlalchemy import create_engine, inspect, text
 
@@ -21,6 +19,7 @@ from tests.support.chat import Chat
 from tests.support.databases import POSTGRESQL, SQLITE, Databases
 from tests.support.provider_stub import Stub
 from tests.support.stack import Stack, dial, running, socket_url
+from tests.support.tokens import token
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
@@ -109,11 +108,11 @@ def guarded(
 def test_where_users_are_told_apart_no_token_ticket_or_password_is_written_anywhere(
     guarded: Stack, valkey: Valkey
 ) -> None:
-    token = jwt.encode({"sub": "ann", "exp": int(time.time()) + 600}, JWT_SECRET)
-    wrong = jwt.encode({"sub": "ann", "exp": int(time.time()) + 600}, JWT_SECRET[::-1])
+    good = token("ann", key=JWT_SECRET)
+    wrong = token("ann", key=JWT_SECRET[::-1])
     chat = guarded.chat("ann")
     refused = [chat.http.get("/sessions", headers={"Authorization": f"Bearer {wrong}"}).text]
-    chat.http.headers["Authorization"] = f"Bearer {token}"
+    chat.http.headers["Authorization"] = f"Bearer {good}"
     session_id = chat.new_session("stub:tokens=5")["id"]
     ticket = chat.request("POST", f"/sessions/{session_id}/ws-ticket", status=201)["ticket"]
     for _ in range(2):
@@ -133,7 +132,7 @@ def test_where_users_are_told_apart_no_token_ticket_or_password_is_written_anywh
         "tables": json.dumps(rows(guarded, but=set()), default=str),
     }
     passwords = [DATABASE_PASSWORD, *filter(None, [urlsplit(valkey.url).password])]
-    secrets = [JWT_SECRET, token, token.rpartition(".")[2], wrong, ticket, *passwords]
+    secrets = [JWT_SECRET, good, good.rpartition(".")[2], wrong, ticket, *passwords]
     assert {name for name, found in everything.items() if any(secret in found for secret in secrets)} == set()
     # The search itself is worth something: both were there to be written down.
     assert ["UNAUTHENTICATED" in answer for answer in refused] == [True, False, True]

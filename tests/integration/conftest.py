@@ -12,9 +12,9 @@ from chat_backend.web.app import create_app
 from tests.conftest import TIMINGS
 from tests.support.pretend_worker import PretendWorker
 from tests.support.rest import Rest
+from tests.support.tokens import KEY
 from tests.support.valkey import Valkey
 
-JWT_SECRET = "a secret of more than thirty-two bytes"
 JWT_ISSUER = "https://issuer.example"
 JWT_AUDIENCE = "chat"
 
@@ -54,7 +54,7 @@ def sqlite_rest(sqlite_app: Flask) -> Rest:
 def jwt_app(sqlite_url: str, valkey: Valkey) -> Iterator[Flask]:
     """The web app as it is in production: who asks brings a token."""
     environ = {
-        "JWT_SECRET": JWT_SECRET,
+        "JWT_SECRET": KEY,
         "JWT_ISSUER": JWT_ISSUER,
         "JWT_AUDIENCE": JWT_AUDIENCE,
         "DATABASE_URL": sqlite_url,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-import jwt
 import pytest
 from flask import Flask
 
@@ -20,7 +18,8 @@ from chat_backend.web.auth import OPEN, STREAMS
 from chat_backend.web.websocket.connection import Connection
 from chat_backend.web.websocket.dispatch import Dispatch
 from chat_backend.web.websocket.endpoint import admit
-from tests.integration.conftest import JWT_AUDIENCE, JWT_ISSUER, JWT_SECRET
+from tests.integration.conftest import JWT_AUDIENCE, JWT_ISSUER
+from tests.support import tokens
 from tests.support.pretend_worker import PretendWorker
 from tests.support.rest import NEW_SESSION, PREFIX, Rest
 from tests.support.session_world import PaperOutbox, frames
@@ -211,8 +210,7 @@ def test_who_does_not_say_who_they_are_is_turned_away(jwt_app: Flask, route: str
 
 
 def bearer(user: str, **claims: Any) -> dict[str, str]:
-    good = {"sub": user, "exp": int(time.time()) + 600, "iss": JWT_ISSUER, "aud": JWT_AUDIENCE}
-    return {"Authorization": f"Bearer {jwt.encode(good | claims, JWT_SECRET)}"}
+    return tokens.bearer(user, iss=JWT_ISSUER, aud=JWT_AUDIENCE, **claims)
 
 
 @pytest.mark.parametrize("route", TABLE)

@@ -27,8 +27,9 @@ from chat_backend.domain.errors import ErrorCode, Unauthenticated, Unavailable
 from chat_backend.web.auth import identify_stream
 from chat_backend.web.key_address import MOST_BYTES
 from chat_backend.web.tokens import MOST_WAITING, Tokens
-from tests.integration.conftest import JWT_AUDIENCE, JWT_ISSUER, JWT_SECRET
+from tests.integration.conftest import JWT_AUDIENCE, JWT_ISSUER
 from tests.support.rest import Rest
+from tests.support.tokens import KEY
 from tests.support.waiting import wait_until
 
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -46,9 +47,7 @@ def in_seconds(seconds: int) -> int:
     return int(time.time()) + seconds
 
 
-def token(
-    key: Any = JWT_SECRET, algorithm: str = "HS256", headers: dict[str, Any] | None = None, **changes: Any
-) -> str:
+def token(key: Any = KEY, algorithm: str = "HS256", headers: dict[str, Any] | None = None, **changes: Any) -> str:
     return jwt.encode(claims(**changes), key, algorithm=algorithm, headers=headers)
 
 
@@ -77,7 +76,7 @@ ATTACKS: dict[str, Callable[[], str | None]] = {
     "no algorithm": lambda: f"Bearer {forged({'alg': 'none'}, claims())}",
     "no algorithm, other case": lambda: f"Bearer {forged({'alg': 'nOnE'}, claims())}",
     "another HMAC": lambda: f"Bearer {token('x' * 64, 'HS512')}",
-    "HS512 by the right secret": lambda: f"Bearer {token(JWT_SECRET + 'x' * 64, 'HS512')}",
+    "HS512 by the right secret": lambda: f"Bearer {token(KEY + 'x' * 64, 'HS512')}",
     "a wrong key": lambda: f"Bearer {token('another secret of more than 32 bytes')}",
     "RS256 where no keys are published": lambda: f"Bearer {token(RSA_KEY, 'RS256', {'kid': 'rsa'})}",
     "expired": lambda: f"Bearer {token(exp=in_seconds(-31))}",
@@ -144,7 +143,7 @@ def test_the_sub_is_the_user_and_a_header_is_not(jwt_app: Flask) -> None:
 
 @pytest.mark.parametrize(("roles", "is_admin"), [(["admin"], True), (["x"], False), ("admin", False), (None, False)])
 def test_the_role_admin_is_one_of_a_list(roles: Any, is_admin: bool) -> None:
-    settings = Settings(jwt_secret=JWT_SECRET)
+    settings = Settings(jwt_secret=KEY)
 
     user = Tokens(settings).read(token(roles=roles))
 
@@ -154,7 +153,7 @@ def test_the_role_admin_is_one_of_a_list(roles: Any, is_admin: bool) -> None:
 def test_a_user_ends_with_their_token() -> None:
     exp = in_seconds(60)
 
-    user = Tokens(Settings(jwt_secret=JWT_SECRET)).read(token(exp=exp))
+    user = Tokens(Settings(jwt_secret=KEY)).read(token(exp=exp))
 
     assert user.expires_at == datetime.fromtimestamp(exp, UTC)
 
@@ -344,7 +343,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def tokens(provider: IdentityProvider, clock: Clock) -> Tokens:
-    return Tokens(Settings(jwt_secret=JWT_SECRET, jwt_jwks_url=provider.url, jwt_audience=JWT_AUDIENCE), clock=clock)
+    return Tokens(Settings(jwt_secret=KEY, jwt_jwks_url=provider.url, jwt_audience=JWT_AUDIENCE), clock=clock)
 
 
 @pytest.mark.parametrize(("key", "algorithm", "kid"), [(RSA_KEY, "RS256", "rsa"), (EC_KEY, "ES256", "ec")])

@@ -17,11 +17,12 @@ from chat_backend.config import Settings
 from chat_backend.models import Base
 from chat_backend.web.app import create_app
 from tests.conftest import TIMINGS
-from tests.integration.conftest import JWT_AUDIENCE, JWT_ISSUER, JWT_SECRET
+from tests.integration.conftest import JWT_AUDIENCE, JWT_ISSUER
 from tests.integration.test_auth import ATTACKS
 from tests.support.databases import POSTGRESQL, SQLITE, Databases
 from tests.support.pretend_worker import PretendWorker
 from tests.support.rest import NEW_SESSION, Rest, fault
+from tests.support.tokens import KEY
 
 NOWHERE = "01890a5d-ac96-774b-bcce-b302099a8057"
 Answer = tuple[int, str, str | None]
@@ -386,7 +387,7 @@ def place(
 
 @pytest.fixture(scope="module")
 def jwt_place(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    key = {"JWT_SECRET": JWT_SECRET, "JWT_ISSUER": JWT_ISSUER, "JWT_AUDIENCE": JWT_AUDIENCE}
+    key = {"JWT_SECRET": KEY, "JWT_ISSUER": JWT_ISSUER, "JWT_AUDIENCE": JWT_AUDIENCE}
     for app in lasting(databases, SQLITE, tmp_path_factory.mktemp("bad"), **key):
         yield Place(Rest(app, None), {})
 

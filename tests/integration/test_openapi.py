@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-import jwt
 import pytest
 import schemathesis
 from flask import Flask
@@ -21,9 +19,10 @@ from schemathesis.generation import GenerationMode
 from chat_backend.domain.enums import Action, EventType
 from chat_backend.protocol import events
 from chat_backend.protocol.commands import COMMANDS
-from tests.integration.conftest import JWT_SECRET, MakeApp
+from tests.integration.conftest import MakeApp
 from tests.support.pretend_worker import PretendWorker
 from tests.support.rest import NEW_SESSION, OWNER, PREFIX, Rest
+from tests.support.tokens import KEY, bearer
 
 DOCUMENT = f"{PREFIX}/openapi.json"
 # NUL deep in a free form can't be stored, which no schema can say.
@@ -66,9 +65,8 @@ class Owner:
 def owner(request: pytest.FixtureRequest, make_app: MakeApp) -> Owner:
     """Ann, by name and by token; nothing is limited, for much is asked."""
     unlimited = {"RATE_LIMIT_PER_USER": "0", "RATE_LIMIT_PER_ADDRESS": "0", "RATE_LIMIT_ASKS_PER_USER": "0"}
-    app = make_app(AUTH_MODE=request.param, JWT_SECRET=JWT_SECRET, MAX_JOBS_PER_USER="0", **unlimited)
-    token = jwt.encode({"sub": OWNER, "exp": int(time.time()) + 600}, JWT_SECRET)
-    by = {"dev": {"X-User-ID": OWNER}, "jwt": {"Authorization": f"Bearer {token}"}}
+    app = make_app(AUTH_MODE=request.param, JWT_SECRET=KEY, MAX_JOBS_PER_USER="0", **unlimited)
+    by = {"dev": {"X-User-ID": OWNER}, "jwt": bearer(OWNER)}
     return Owner(Rest(app, None), by[request.param])
 
 

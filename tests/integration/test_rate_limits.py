@@ -8,7 +8,6 @@ import time
 from typing import Any
 from uuid import UUID
 
-import jwt
 import pytest
 from flask import Flask
 from sqlalchemy import event
@@ -21,10 +20,11 @@ from chat_backend.web.rate_limits import network
 from chat_backend.web.websocket.connection import Connection
 from chat_backend.web.websocket.dispatch import Dispatch
 from tests.conftest import Launch
-from tests.integration.conftest import JWT_SECRET, MakeApp
+from tests.integration.conftest import MakeApp
 from tests.support.chat import Chat
 from tests.support.rest import Rest, fault
 from tests.support.session_world import PaperOutbox, frames
+from tests.support.tokens import KEY, bearer
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
@@ -54,11 +54,6 @@ def scripts_run(valkey: Valkey) -> int:
     with valkey.client() as redis:
         stats: Any = redis.info("commandstats")
     return int(stats.get("cmdstat_evalsha", {}).get("calls", 0))
-
-
-def bearer(user: str) -> dict[str, str]:
-    token = jwt.encode({"sub": user, "exp": int(time.time()) + 600}, JWT_SECRET, algorithm="HS256")
-    return {"Authorization": f"Bearer {token}"}
 
 
 def test_who_asks_too_often_is_told_when_to_come_back(limited: MakeApp) -> None:
@@ -103,7 +98,7 @@ def test_all_users_of_one_address_share_its_limit(limited: MakeApp) -> None:
 
 
 def test_who_can_not_say_who_they_are_is_counted_by_their_address(limited: MakeApp) -> None:
-    nobody = Rest(limited(AUTH_MODE="jwt", JWT_SECRET=JWT_SECRET, RATE_LIMIT_PER_ADDRESS="3"), None)
+    nobody = Rest(limited(AUTH_MODE="jwt", JWT_SECRET=KEY, RATE_LIMIT_PER_ADDRESS="3"), None)
 
     responses = ask(nobody, 4, headers={"Authorization": "Bearer x.y.z"})
 
@@ -150,7 +145,7 @@ def test_web_processes_count_together(limited: MakeApp) -> None:
 def test_in_jwt_mode_there_are_limits_without_any_setting_at_one_question_to_redis_a_request(
     limited: MakeApp, valkey: Valkey
 ) -> None:
-    app = limited(AUTH_MODE="jwt", JWT_SECRET=JWT_SECRET)
+    app = limited(AUTH_MODE="jwt", JWT_SECRET=KEY)
     ask(Rest(app, None), 1, headers=bearer("ann"))
     before = scripts_run(valkey)
 
@@ -414,7 +409,7 @@ def test_a_turn_ends_with_its_request_however_that_ends(limited: MakeApp, path: 
 
 
 def test_one_user_who_waits_leaves_places_for_others(limited: MakeApp) -> None:
-    app = limited(AUTH_MODE="jwt", JWT_SECRET=JWT_SECRET, MAX_WAITING_REQUESTS="8")
+    app = limited(AUTH_MODE="jwt", JWT_SECRET=KEY, MAX_WAITING_REQUESTS="8")
     waiting = app.extensions["chat_waiting"]
 
     taken = [waiting._take_place("ann") for _ in range(3)]

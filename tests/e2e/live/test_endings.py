@@ -7,14 +7,12 @@ import time
 from typing import Any
 
 import httpx
-import jwt
 import pytest
 
 from chat_backend.config import Settings
 from tests.support.chat import API, Chat, Frame, Viewer
 from tests.support.stack import Stack, dial, socket_url
-
-SECRET = "a secret of more than thirty-two bytes"
+from tests.support.tokens import KEY, bearer
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +20,10 @@ def changes() -> dict[str, str]:
     by_itself = Settings()
     return {
         "AUTH_MODE": "jwt",
-        "JWT_SECRET": SECRET,
+        "JWT_SECRET": KEY,
         "HOST": "127.0.0.1",
         "CATCH_UP_SECONDS": str(by_itself.catch_up_seconds),
     }
-
-
-def bearer(user: str, *, seconds: float = 600) -> dict[str, str]:
-    claims = {"sub": user, "exp": int(time.time() + seconds)}
-    return {"Authorization": f"Bearer {jwt.encode(claims, SECRET, 'HS256')}"}
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from websockets.exceptions import InvalidStatus
 
 from tests.support.chat import API, Chat, Frame, Viewer
 from tests.support.stack import Stack, dial, refused, socket_url
+from tests.support.tokens import KEY, bearer, token
 
-SECRET = "a secret of more than thirty-two bytes"
 LEEWAY_SECONDS = 30
 
 
@@ -26,19 +26,11 @@ LEEWAY_SECONDS = 30
 def changes() -> dict[str, str]:
     return {
         "AUTH_MODE": "jwt",
-        "JWT_SECRET": SECRET,
+        "JWT_SECRET": KEY,
         "HOST": "127.0.0.1",
         "TICKET_SECONDS": "1",
         "ALLOWED_ORIGINS": "https://chat.example.com",
     }
-
-
-def token(user: str, *, seconds: float = 600, **claims: Any) -> str:
-    return jwt.encode({"sub": user, "exp": int(time.time() + seconds)} | claims, SECRET, "HS256")
-
-
-def bearer(user: str, **claims: Any) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token(user, **claims)}"}
 
 
 @pytest.fixture
@@ -93,7 +85,7 @@ def _ticket(chat: Chat, session: Frame) -> str:
 
 
 def test_a_token_that_is_none_is_refused_with_4401(chat: Chat, session: Frame, url: Url) -> None:
-    strange = jwt.encode({"sub": chat.user, "exp": int(time.time() + 60)}, "x" * 32, "HS256")
+    strange = token(chat.user, key="x" * 32)
     headers = [
         {},
         {"Authorization": "Bearer nonsense"},
