@@ -404,6 +404,14 @@ class Settings:
         return self.database_url.startswith("sqlite:")
 
     @property
+    def is_threaded(self) -> bool:
+        """Whether who waits in a web process holds one of its few threads; else there are greenlets, as many as needed.
+
+        They would yield inside SQLite's writes.
+        """
+        return self.is_sqlite
+
+    @property
     def is_dev(self) -> bool:
         return self.auth_mode == "dev"
 
@@ -418,7 +426,7 @@ class Settings:
 
     @property
     def socket_limit(self) -> int:
-        return self.max_sockets or (500 if self.is_sqlite else 5000)
+        return self.max_sockets or (500 if self.is_threaded else 5000)
 
     @property
     def requests_per_user(self) -> int:

@@ -35,7 +35,7 @@ def install(app: Flask) -> None:
     """Ask for every route who is there, before anything else is done."""
     of = app.extensions["backend"].settings
     app.extensions["tokens"] = Tokens(of)
-    app.extensions["held_refusals"] = BoundedSemaphore(HELD_REFUSALS if of.is_sqlite else MANY_HELD_REFUSALS)
+    app.extensions["held_refusals"] = BoundedSemaphore(HELD_REFUSALS if of.is_threaded else MANY_HELD_REFUSALS)
     app.before_request(_ask)
 
 

@@ -23,7 +23,7 @@ SPARE_CONNECTIONS = 1000
 _host = f"[{settings.bind_host}]" if ":" in settings.bind_host else settings.bind_host
 bind = f"{_host}:{settings.port}"
 worker_connections = settings.socket_limit + SPARE_CONNECTIONS
-if settings.is_sqlite:
+if settings.is_threaded:
     worker_class = "gthread"
     # An open socket, an SSE stream, a request that waits for its reply or for its turn each hold a thread.
     threads = settings.socket_limit + settings.max_waiting_requests + SPARE_THREADS

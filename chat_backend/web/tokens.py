@@ -43,7 +43,7 @@ class Tokens:
         self._secret = settings.jwt_secret
         self._published: PublishedKeys | None = None
         if url := settings.jwt_jwks_url:
-            waiting = MOST_WAITING if settings.is_sqlite else MANY_WAITING
+            waiting = MOST_WAITING if settings.is_threaded else MANY_WAITING
             self._published = PublishedKeys(url, fetch_seconds=fetch_seconds, most_waiting=waiting, clock=clock)
         self._issuer = settings.jwt_issuer or None
         self._audience = settings.jwt_audience or None

@@ -72,7 +72,7 @@ class Hub:
         self._started = False
         # Sockets that have ended, but whose last words are still on their way, hold a thread each. Beyond so many
         # nobody is waited for: refused strangers must not take the threads that answer /health.
-        self._lingering = threading.BoundedSemaphore(16 if self.settings.is_sqlite else 1000)
+        self._lingering = threading.BoundedSemaphore(16 if self.settings.is_threaded else 1000)
 
     @property
     def count(self) -> int:
