@@ -131,7 +131,9 @@ def reads_little(stack: Stack, session_id: str, user: str) -> Viewer:
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.connect(("127.0.0.1", stack.web.port))
-    return Viewer(dial(socket_url(stack.web, session_id, user_id=user, since=0), sock=sock, max_queue=1))
+    return Viewer(
+        dial(socket_url(stack.web, session_id, user_id=user, since=0), sock=sock, max_queue=1, close_timeout=0.5)
+    )
 
 
 @pytest.mark.parametrize("deltas", [0, 1])
