@@ -32,7 +32,7 @@ CONFIG = {
     "checks": {"negative_data_rejection": {"expected-statuses": [400, 401, 403, 404, 405, 409, 413, 415, 422]}},
 }
 EXAMPLES = settings(
-    max_examples=25, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    max_examples=16, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
 )
 
 
@@ -91,7 +91,7 @@ def tried(operation: schemathesis.APIOperation, owner: Owner) -> int:
     taken, ids = 0, owner.ids()
     removes = operation.method.upper() == "DELETE"
 
-    @settings(EXAMPLES, max_examples=15)
+    @settings(EXAMPLES, max_examples=10)
     @given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
     def ask(case: schemathesis.Case) -> None:
         nonlocal taken
