@@ -205,9 +205,12 @@ class Runtime:
             return self._attempt(run, stored) if isinstance(stored, Claim) else stored
 
     def _told_and_stored(self, claim: Claim, ending: Ending) -> Claim | Next:
-        if claim.purpose == Purpose.SUMMARY and ending.stop is None:
-            self._tell_breaker(claim, ending)  # before: how the summary went may forbid the reply
-            return self._stored(claim, ending, may_ask=self._breaker.allow(claim.provider, claim.request.model))
+        is_summary = claim.purpose == Purpose.SUMMARY and ending.stop is None
+        if is_summary or ending.error is not None:
+            # Before: it may forbid the reply after a summary, or the next attempt, which another worker may make.
+            self._tell_breaker(claim, ending)
+            may_ask = not is_summary or self._breaker.allow(claim.provider, claim.request.model)
+            return self._stored(claim, ending, may_ask=may_ask)
         try:
             return self._stored(claim, ending)
         finally:

@@ -54,11 +54,11 @@ def test_a_cancel_closes_the_provider_and_keeps_the_text(running: Deployment, ph
     if "after" in script or "delay" in script:
         viewer.until_text(5 * len("stop.1 "))
 
-    asked = time.monotonic()
     answer = chat.cancel(job_id)
+    accepted = time.monotonic()
 
     assert answer.status_code == 202
-    assert until_provider_closed(running, "stop", asked) < CLOSED_WITHIN_SECONDS
+    assert until_provider_closed(running, "stop", accepted) < CLOSED_WITHIN_SECONDS
     kept = viewer.until_action("cancelled")["message"]["content"]
     assert expected_text("stop", 400).startswith(kept)
     assert bool(kept) == ("after" in script or "delay" in script)
@@ -137,10 +137,10 @@ def test_a_deleted_session_stops_its_reply_and_closes_its_viewers(running: Deplo
     session_id, _ = begin(running, chat, "tokens=400,delay=0.03", "gone")
     viewer = chat.watch(session_id)
 
-    asked = time.monotonic()
     chat.request("DELETE", f"/sessions/{session_id}")
+    deleted = time.monotonic()
 
-    assert until_provider_closed(running, "gone", asked) < CLOSED_WITHIN_SECONDS
+    assert until_provider_closed(running, "gone", deleted) < CLOSED_WITHIN_SECONDS
     assert viewer.until_closed(seconds=5) == 4404
     chat.request("GET", f"/sessions/{session_id}", status=404)
 

@@ -9,15 +9,17 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from chat_backend.bootstrap import Backend, connect
 from chat_backend.config import Settings
 from chat_backend.domain.enums import JobStatus
 from chat_backend.domain.user import User
 from chat_backend.models import LlmJob
+from chat_backend.realtime.breaker_state import OPEN_CIRCUITS
 from chat_backend.services import chat_sessions, messages
 from tests.integration.services.conftest import Remembered
+from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 from workers.running import Run, Runs
 from workers.runtime import Runtime
@@ -121,6 +123,23 @@ def test_a_job_that_nobody_can_work_at_keeps_no_other_from_a_last_place(backend:
 
     assert outcome == JobStanding(job_id, JobStatus.FAILED, "PROVIDER_UNREACHABLE")
     assert _status(backend, spoilt) == JobStatus.QUEUED
+
+
+def test_a_failure_is_known_to_all_workers_before_one_may_take_the_job_up_again(
+    backend: Backend, job_id: UUID, valkey: Valkey
+) -> None:
+    once = replace(backend.settings, redis_url=valkey.url, local_llm_base_url=NOWHERE, breaker_failures=1)
+    open_at_commits, redis = list[bool](), valkey.client()
+    runtime = Runtime(replace(once, llm_max_attempts=1), backend)
+    runtime.start()
+    event.listen(backend.engine, "commit", lambda _: open_at_commits.append(bool(redis.exists(OPEN_CIRCUITS))))
+
+    runtime.process(job_id)
+
+    assert _status(backend, job_id) == JobStatus.FAILED
+    assert (open_at_commits[0], open_at_commits[-1]) == (False, True)
+    runtime.stop()
+    redis.close()
 
 
 class _Broken(Runs):
