@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTHONS := $(PYTHON) python3.13 python3.12 python3.11 python3.14 python3 /usr/bin/python3
 PIP := PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no-input
 # Test processes beside each other, for two cores: they wait more than they compute. 0: everything in one.
-PYTEST_PROCESSES ?= 4
+PYTEST_PROCESSES ?= 3
 PYTEST_ARGS ?=
 PYTEST = $(BIN)/python -m pytest -n $(PYTEST_PROCESSES) --dist worksteal $(PYTEST_ARGS)
 BENCH_ARGS ?=
