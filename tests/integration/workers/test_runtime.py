@@ -130,7 +130,8 @@ def test_a_failure_is_known_to_all_workers_before_one_may_take_the_job_up_again(
 ) -> None:
     once = replace(backend.settings, redis_url=valkey.url, local_llm_base_url=NOWHERE, breaker_failures=1)
     open_at_commits, redis = list[bool](), valkey.client()
-    runtime = Runtime(replace(once, llm_max_attempts=1), backend)
+    left: list[int] = []
+    runtime = Runtime(replace(once, llm_max_attempts=1), backend, life_seconds=0.1, exit=left.append)
     runtime.start()
     event.listen(backend.engine, "commit", lambda _: open_at_commits.append(bool(redis.exists(OPEN_CIRCUITS))))
 
