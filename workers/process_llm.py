@@ -25,15 +25,15 @@ def process_llm(job_id: str) -> str:
     """
     assert Process.runtime is not None, "the worker has not started"
     named = UUID(job_id)
-    outcome = answer(Process.runtime, named)
-    told = _in_words(outcome, named)
-    if outcome.status == JobStatus.FAILED:
+    standing = answer(Process.runtime, named)
+    told = _in_words(standing, named)
+    if standing.status == JobStatus.FAILED:
         raise JobFailed(told)
-    if outcome.status == JobStatus.CANCELLED:
+    if standing.status == JobStatus.CANCELLED:
         raise Terminated(told)
     return told
 
 
-def _in_words(outcome: JobStanding, named: UUID) -> str:
-    standing = outcome.error_code or outcome.status or "unknown"
-    return str(standing) if outcome.job_id == named else f"{outcome.job_id}: {standing}"
+def _in_words(standing: JobStanding, named: UUID) -> str:
+    word = standing.error_code or standing.status or "unknown"
+    return str(word) if standing.job_id == named else f"{standing.job_id}: {word}"

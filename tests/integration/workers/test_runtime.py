@@ -118,20 +118,21 @@ def test_a_job_that_nobody_can_work_at_keeps_no_other_from_a_last_place(backend:
     runtime = Runtime(only_place, backend, life_seconds=0.1, exit=left.append)
     runtime.start()
 
-    outcome = answer(runtime, job_id)
+    standing = answer(runtime, job_id)
     runtime.stop()
 
-    assert outcome == JobStanding(job_id, JobStatus.FAILED, "PROVIDER_UNREACHABLE")
+    assert standing == JobStanding(job_id, JobStatus.FAILED, "PROVIDER_UNREACHABLE")
     assert _status(backend, spoilt) == JobStatus.QUEUED
 
 
 def test_a_failure_is_known_to_all_workers_before_one_may_take_the_job_up_again(
     backend: Backend, job_id: UUID, valkey: Valkey
 ) -> None:
-    once = replace(backend.settings, redis_url=valkey.url, local_llm_base_url=NOWHERE, breaker_failures=1)
+    settings = replace(backend.settings, redis_url=valkey.url, breaker_failures=1)
+    once = replace(settings, llm_max_attempts=1, local_llm_base_url=NOWHERE)
     open_at_commits, redis = list[bool](), valkey.client()
     left: list[int] = []
-    runtime = Runtime(replace(once, llm_max_attempts=1), backend, life_seconds=0.1, exit=left.append)
+    runtime = Runtime(once, backend, life_seconds=0.1, exit=left.append)
     runtime.start()
     event.listen(backend.engine, "commit", lambda _: open_at_commits.append(bool(redis.exists(OPEN_CIRCUITS))))
 
