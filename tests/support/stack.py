@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -79,6 +80,15 @@ def dial(url: str, **more: Any) -> ClientConnection:
     """Open a socket without any of the Viewer's checks."""
     how = {"proxy": None, "max_size": None, "open_timeout": 10, "ping_interval": None, "legacy": True}
     return connect(url, **how | more)
+
+
+def dial_reading_little(process: Process, session_id: str, **query: Any) -> ClientConnection:
+    """Open a socket of the smallest buffers whose library takes a frame only when the one before was taken."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect(("127.0.0.1", process.port))
+    # The server's farewell may be behind a frame that nobody takes: it is not waited for.
+    return dial(socket_url(process, session_id, **query), sock=sock, max_queue=1, close_timeout=0.5)
 
 
 def refused(url: str, **more: Any) -> tuple[Frame, int]:

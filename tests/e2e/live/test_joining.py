@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from tests.support.chat import Chat, Viewer
 from tests.support.provider_stub import expected_text
-from tests.support.stack import Stack, dial, refused, socket_url
+from tests.support.stack import Stack, dial_reading_little, refused, socket_url
 
 ASYNC = {"Prefer": "respond-async"}
 
@@ -115,7 +114,7 @@ def test_who_is_sent_away_while_it_catches_up_is_shown_no_more(
     for _ in range(60):
         chat.send(session["id"], "\N{GRINNING FACE}" * 10_000)
 
-    with reads_little(stack, session["id"], bob.user) as viewer:
+    with Viewer(dial_reading_little(stack.web, session["id"], user_id=bob.user, since=0)) as viewer:
         viewer.greeting()
         assert chat.http.delete(at + path.format(user=bob.user)).is_success
         if path:
@@ -124,16 +123,6 @@ def test_who_is_sent_away_while_it_catches_up_is_shown_no_more(
 
     assert (closed_with, viewer.frames[-1]["error_code"]) == (code, reason)
     assert 1 < viewer.offset < 60
-
-
-def reads_little(stack: Stack, session_id: str, user: str) -> Viewer:
-    """Open a socket whose viewer takes a frame only when it has read the one before."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.connect(("127.0.0.1", stack.web.port))
-    return Viewer(
-        dial(socket_url(stack.web, session_id, user_id=user, since=0), sock=sock, max_queue=1, close_timeout=0.5)
-    )
 
 
 @pytest.mark.parametrize("deltas", [0, 1])

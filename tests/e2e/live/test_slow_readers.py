@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.chat import Viewer
 from tests.support.provider_stub import expected_text
-from tests.support.stack import Stack, dial, socket_url
+from tests.support.stack import Stack, dial_reading_little
 
 TOKENS = 3000
 
@@ -23,7 +23,7 @@ def test_a_slow_reader_gets_fewer_and_larger_pieces_and_holds_nobody_up(stack: S
     chat = stack.chat()
     session = chat.new_session(f"stub:tokens={TOKENS},delay=0.001,tag=slowly")
     with (
-        _with_small_buffers(stack, session["id"], chat.user, deltas) as slow,
+        Viewer(dial_reading_little(stack.web, session["id"], user_id=chat.user, deltas=deltas)) as slow,
         chat.watch(session["id"], deltas=1) as quick,
     ):
         slow.greeting()
@@ -47,7 +47,7 @@ def test_a_slow_reader_goes_on_where_it_was_once_it_reads(stack: Stack) -> None:
     chat = stack.chat()
     session = chat.new_session(f"stub:tokens={TOKENS},delay=0.001,tag=slowly")
     with (
-        _with_small_buffers(stack, session["id"], chat.user, 1) as slow,
+        Viewer(dial_reading_little(stack.web, session["id"], user_id=chat.user, deltas=1)) as slow,
         chat.watch(session["id"], deltas=1) as quick,
     ):
         slow.greeting()
@@ -64,15 +64,6 @@ def test_a_slow_reader_goes_on_where_it_was_once_it_reads(stack: Stack) -> None:
     assert "".join(slow.pieces(final["id"])) == final["content"]
     assert len(slow.pieces(final["id"])[0]) > 1000
     assert len(slow.pieces(final["id"])) > 5
-
-
-def _with_small_buffers(stack: Stack, session_id: str, user: str, deltas: int) -> Viewer:
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.connect(("127.0.0.1", stack.web.port))
-    url = socket_url(stack.web, session_id, user_id=user, deltas=deltas)
-    # The client's library stops reading where one frame waits to be taken; the server's farewell may be behind it.
-    return Viewer(dial(url, sock=sock, max_queue=1, close_timeout=0.5))
 
 
 def _read_faster(viewer: Viewer) -> None:

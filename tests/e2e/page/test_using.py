@@ -35,8 +35,8 @@ def refusal(status: int, code: str, message: str = "In the server's words.", **m
     return lambda route: route.fulfill(status=status, json=body)
 
 
-def hold(window: Window, pattern: re.Pattern[str] | str) -> Callable[[], Route]:
-    """Let requests wait; returns what waits for the first of them and gives it."""
+def hold(window: Window, pattern: re.Pattern[str] | str) -> Callable[[int], list[Route]]:
+    """Let requests wait; returns what waits for so many of them and gives all that were held."""
     held: list[Route] = []
 
     def keep(route: Route) -> None:
@@ -44,7 +44,7 @@ def hold(window: Window, pattern: re.Pattern[str] | str) -> Callable[[], Route]:
 
     window.page.route(pattern, keep)
     # Playwright hears of requests while it is asked for something.
-    return lambda: wait_until(lambda: window.run("1") and held, why="it is asked for")[0]
+    return lambda count: wait_until(lambda: window.run("1") and len(held) >= count and held, why="it is asked for")
 
 
 # Reading and writing
@@ -186,12 +186,12 @@ def test_a_name_that_the_server_refuses_is_forgotten_and_another_asked_for(new_w
 def test_the_list_tells_loading_from_failing_from_being_empty(new_window: OpenWindow) -> None:
     window = new_window()
     window.refuses = "500"
-    first = hold(window, SESSIONS)
+    held = hold(window, SESSIONS)
     window.open(user=new_user())
     note = window.page.locator("nav .empty")
 
     expect(note).to_have_text("Loading …")
-    refusal(500, "INTERNAL_ERROR")(first())
+    refusal(500, "INTERNAL_ERROR")(held(1)[0])
     expect(note).to_have_text("The chats could not be fetched: Something went wrong in the server.")
     window.page.unroute(SESSIONS)
     window.page.locator("nav").get_by_role("button", name="Try again").click()
@@ -205,7 +205,7 @@ def test_a_chat_says_that_it_loads_and_a_page_that_can_not_begin_says_why(new_wi
     window = new_window()
     window.refuses = "500"
     window.page.route("**/client-config", refusal(500, "INTERNAL_ERROR"))
-    first = hold(window, f"**/sessions/{session}")
+    held = hold(window, f"**/sessions/{session}")
 
     window.open(user=user, session=session)
     expect(window.page.get_by_role("main").get_by_role("alert")).to_have_text(
@@ -214,7 +214,7 @@ def test_a_chat_says_that_it_loads_and_a_page_that_can_not_begin_says_why(new_wi
     window.page.unroute("**/client-config")
     window.page.get_by_role("button", name="Try again").click()
     expect(window.page.locator("main")).to_have_text("Loading …")
-    first().continue_()
+    held(1)[0].continue_()
 
     expect(window.page.get_by_role("heading", name="Mine")).to_be_visible()
     expect(window.page).to_have_title("Mine – Chat")
@@ -263,25 +263,22 @@ def test_who_clicks_twice_while_the_server_is_slow_asks_once(new_window: OpenWin
     window = new_window().open(user=user, session=session)
     expect(window.page.get_by_role("heading", name="Mine")).to_be_visible()
     path = re.compile(f"/sessions/{session}$")
-    asked: list[Route] = []
-    window.page.route(path, lambda route: asked.append(route))
+    held = hold(window, path)
     dialog = window.page.get_by_role("dialog")
 
     for _ in range(2):
         window.page.get_by_role("button", name="Chat settings", exact=True).click()
-    wait_until(lambda: window.run("1") and len(asked) == 2, why="the settings are asked for")
-    for route in asked:
+    for route in held(2):
         route.continue_()
     expect(dialog).to_have_count(1)
     dialog.get_by_label("Title").fill("Ours")
-    asked.clear()
     for _ in range(2):
         dialog.get_by_role("button", name="Save").click()
-    wait_until(lambda: window.run("1") and asked, why="the change is asked for")[0].continue_()
+    held(3)[2].continue_()
 
     expect(dialog).to_have_count(0)
     expect(window.page.get_by_role("heading", name="Ours")).to_be_visible()
-    assert [route.request.method for route in asked] == ["PUT"]
+    assert [route.request.method for route in held(3)] == ["GET", "GET", "PUT"]
 
 
 def test_the_status_shows_what_is_wrong_and_nothing_that_is_not_known(new_window: OpenWindow) -> None:

@@ -6,8 +6,9 @@ import pytest
 
 from chat_backend.cli.flower import guarded
 from chat_backend.config import ConfigError
+from tests.support.tokens import KEY
 
-JWT = {"JWT_SECRET": "a secret of more than thirty-two bytes"}
+JWT = {"JWT_SECRET": KEY}
 LOGIN = "ann:a long password"
 
 
