@@ -55,7 +55,8 @@ def listening_client(settings: Settings) -> redis.Redis:
         socket_keepalive=True,
         socket_keepalive_options={getattr(socket, name): n for name, n in _KEEPALIVE.items() if hasattr(socket, name)},
         health_check_interval=0,
-        retry=Retry(NoBackoff(), 0),
+        # None, not even once: redis-py would connect and subscribe anew before it raises, for nothing.
+        retry=Retry(NoBackoff(), 0, supported_errors=()),
     )
 
 

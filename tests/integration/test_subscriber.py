@@ -82,6 +82,17 @@ def test_after_a_cut_what_came_and_went_meanwhile_is_made_good(
     wait_until(lambda: _channels(valkey) == expected, why="the server knows what is wanted")
 
 
+def test_a_cut_costs_one_new_connection(valkey: Valkey, subscriber: Subscriber, heard: Heard) -> None:
+    before = heard.gaps
+    with valkey.client() as client:
+        connections = client.info("stats")["total_connections_received"]
+
+        client.client_kill_filter(_type="pubsub")
+        wait_until(lambda: heard.gaps > before, why="it is connected again")
+
+        assert client.info("stats")["total_connections_received"] == connections + 1
+
+
 def test_a_newcomer_keeps_the_channel_that_the_last_one_lets_go(valkey: Valkey, subscriber: Subscriber) -> None:
     subscriber.subscribe("test:one")
 

@@ -244,11 +244,10 @@ def recovered(deployment: Deployment) -> Iterator[Deployment]:
         deployment.valkey.thaw()
         deployment.ensure()
         deployment.check()
-    except BaseException:
+    finally:
+        # pytest shows it where the test, or what is checked after it, has failed.
         for process in (*deployment.webs, *deployment.workers):
             print(f"--- {process.name}\n{process.log[-4000:]}")
-        raise
-    finally:
         deployment.valkey.start()
         deployment.valkey.thaw()
         deployment.forget_clients()

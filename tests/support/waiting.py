@@ -11,7 +11,7 @@ Found = TypeVar("Found")
 POLL_SECONDS = 0.02
 
 
-def wait_until(condition: Callable[[], Found], *, seconds: float = 10.0, why: str = "") -> Found:
+def wait_until(condition: Callable[[], Found | None], *, seconds: float = 10.0, why: str = "") -> Found:
     """Return what the condition returns as soon as it is true.
 
     Fails the test after so many seconds, saying what was waited for.
