@@ -11,6 +11,8 @@ const SOON_SECONDS = 0.5;
 
 export class SessionList {
   #asked = 0;
+  #answered = 0;
+  #query = 0;
   #wanted = PAGE_SIZE;
   #pause = null;
   #soon = null;
@@ -98,6 +100,7 @@ export class SessionList {
 
   #begin() {
     this.#wanted = PAGE_SIZE;
+    this.#query += 1;
     return this.#fetch();
   }
 
@@ -118,19 +121,22 @@ export class SessionList {
   /** Fetch as many as are shown, and what has come. */
   async #fetch() {
     const asked = (this.#asked += 1);
+    const query = this.#query;
+    // What is searched for by now has been asked for already. An answer that is late is better than one that never comes.
+    const isWanted = () => asked > this.#answered && query === this.#query;
     try {
-      const found = await this.#pages(() => asked === this.#asked);
-      // What was typed meanwhile has been asked for already.
-      if (asked !== this.#asked) return;
+      const found = await this.#pages(isWanted);
+      if (!isWanted()) return;
       this.#sessions = new Map(found.sessions.map((session) => [session.id, session]));
       this.more.hidden = !found.hasMore;
       this.#state = "ready";
     } catch (error) {
       if (error.status === 401) return this.told.unauthenticated(error);
-      if (asked !== this.#asked) return;
+      if (!isWanted()) return;
       // What there is stays: it was true a moment ago.
       this.#state = { reason: reasonOf(error) };
     }
+    this.#answered = asked;
     this.#show();
   }
 

@@ -199,6 +199,30 @@ def test_the_list_tells_loading_from_failing_from_being_empty(new_window: OpenWi
     expect(note).to_contain_text("No chats yet.")
 
 
+def test_a_list_that_is_asked_for_again_and_again_shows_what_comes(new_window: OpenWindow, stack: Stack) -> None:
+    user = new_user()
+    for title in ("One", "Another"):
+        stack.chat(user).new_session(QUICK, title=title)
+    window = new_window().open(user=user)
+    titles = window.page.locator(".sessions .title")
+    expect(titles).to_have_text(["Another", "One"])
+
+    held = hold(window, SESSIONS)
+    window.page.get_by_role("searchbox").fill("one")
+    held(1)
+    for count in (2, 3):
+        window.run("() => document.dispatchEvent(new Event('visibilitychange'))")
+        searched, *later = held(count)
+    searched.continue_()
+
+    expect(titles).to_have_text(["One"])
+    window.page.get_by_role("searchbox").fill("other")
+    held(4)
+    later[0].continue_()
+    held(4)[3].continue_()
+    expect(titles).to_have_text(["Another"])
+
+
 def test_a_chat_says_that_it_loads_and_a_page_that_can_not_begin_says_why(new_window: OpenWindow, stack: Stack) -> None:
     user = new_user()
     session = stack.chat(user).new_session(QUICK, title="Mine")["id"]
