@@ -33,15 +33,21 @@ class Catalogue:
         self._loop = loop
         self._fresh_seconds = fresh_seconds
         self._submit = submit
+        self._waiting: set[str] = set()
 
     def wanted(self, data: bytes) -> None:
-        """Take note of a wish; what is no provider's name is nobody's, for anyone who reaches Redis can publish."""
+        """Take note of a wish, once until it is begun; from one thread.
+
+        What is no provider's name is nobody's, for anyone who reaches Redis can publish.
+        """
         name = data.decode(errors="replace")
-        if name in self._providers:
+        if name in self._providers and name not in self._waiting:
+            self._waiting.add(name)
             self._submit(self.bring, name)
 
     def bring(self, name: str) -> None:
         """Bring a provider's list, if nobody else does and it is not fresh. Waits for the provider, bounded."""
+        self._waiting.discard(name)
         try:
             if self._lists.may_bring(name):
                 known, _ = self._lists.read(name)
