@@ -3,7 +3,7 @@
 import { askForToken, showAccount } from "./account.js";
 import { ChatApi, devIdentity, LiveSession, newId, tokenIdentity } from "./chat-client.js";
 import { Conversation } from "./conversation.js";
-import { h, icon, iconButton, setAttribute } from "./dom.js";
+import { h, hasFocus, icon, iconButton, setAttribute } from "./dom.js";
 import { loadLanguage, reasonOf, t } from "./i18n.js";
 import { Catalogue } from "./model-picker.js";
 import { installNotices, notify } from "./notices.js";
@@ -107,7 +107,9 @@ class App {
     this.main.replaceChildren(...(view ? [view.element] : []));
     this.#showMenuState();
     document.title = view?.documentTitle ?? t("appName");
-    if (matchMedia("(hover: hover)").matches && !document.querySelector("dialog[open]")) view?.composer?.focus();
+    // Whoever is searching types on in the search: the next letter must not land in the message.
+    const isElsewhere = document.querySelector("dialog[open]") || hasFocus(this.list.search);
+    if (matchMedia("(hover: hover)").matches && !isElsewhere) view?.composer?.focus();
   }
 
   /** What is shown until there is something: an answer may take a while, and what was there before is not it. */
