@@ -12,7 +12,6 @@ const SOON_SECONDS = 0.5;
 export class SessionList {
   #asked = 0;
   #answered = 0;
-  #query = 0;
   #wanted = PAGE_SIZE;
   #pause = null;
   #soon = null;
@@ -100,7 +99,7 @@ export class SessionList {
 
   #begin() {
     this.#wanted = PAGE_SIZE;
-    this.#query += 1;
+    this.#answered = this.#asked; // no answer to an earlier search is of use any more
     return this.#fetch();
   }
 
@@ -121,9 +120,8 @@ export class SessionList {
   /** Fetch as many as are shown, and what has come. */
   async #fetch() {
     const asked = (this.#asked += 1);
-    const query = this.#query;
-    // What is searched for by now has been asked for already. An answer that is late is better than one that never comes.
-    const isWanted = () => asked > this.#answered && query === this.#query;
+    // An answer that is late is better than one that never comes.
+    const isWanted = () => asked > this.#answered;
     try {
       const found = await this.#pages(isWanted);
       if (!isWanted()) return;
