@@ -58,25 +58,24 @@ class Holding:
         except ValueError:
             return  # whoever reaches Redis can publish anything
         # For the same reason it is only a hint: the row decides.
-        self._look_if_possible([run] if run else [])
+        self._look_at([run] if run else [])
 
     def lost_touch(self) -> None:
         """Look at every job: what was told meanwhile was not heard."""
-        self._look_if_possible(self._runs.all())
-
-    def _look_if_possible(self, runs: list[Run]) -> None:
-        try:
-            if runs:
-                self._look_at(runs)
-        except Unavailable:
-            log.debug("the database is away", extra={"action": "look"})  # the next heartbeat is as good
+        self._look_at(self._runs.all())
 
     def _look_at(self, runs: list[Run]) -> None:
-        """Stop what the database wants stopped."""
+        """Stop what the database wants stopped, if it is there to ask."""
+        if not runs:
+            return
         begun = _begun(runs)
-        with self._backend.reading() as session:
-            held = leases.held(session, self._worker, [run.job_id for run in runs])
-        _stop_unwanted(runs, begun, held)
+        try:
+            with self._backend.reading() as session:
+                held = leases.held(session, self._worker, [run.job_id for run in runs])
+        except Unavailable:
+            log.debug("the database is away", extra={"action": "look"})  # the next heartbeat is as good
+        else:
+            _stop_unwanted(runs, begun, held)
 
 
 def _begun(runs: list[Run]) -> set[UUID]:
