@@ -10,6 +10,7 @@ from sqlalchemy import Connection, create_engine
 from chat_backend.config import Settings
 from chat_backend.models import Base
 from chat_backend.models.base import UtcDateTime
+from migrations.online import GIVE_UP_SECONDS, online
 
 
 def _render(kind: str, item: Any, autogen: Any) -> str | bool:
@@ -33,15 +34,18 @@ def _migrate(connection: Connection) -> None:
 
 def run() -> None:
     """Migrate over a given connection, or to the address given, or to the one of the settings."""
-    given = context.config.attributes.get("connection")
+    attributes = context.config.attributes
+    given = attributes.get("connection")
     if given is not None:
         _migrate(given)
         return
-    url = context.config.attributes.get("database_url") or Settings.from_environment().database_url
-    engine = create_engine(url)
-    with engine.connect() as connection:
-        _migrate(connection)
-    engine.dispose()
+    engine = create_engine(attributes.get("database_url") or Settings.from_environment().database_url)
+    seconds = attributes.get("give_up_seconds", GIVE_UP_SECONDS)
+    try:
+        with engine.connect() as connection, online(connection, give_up_seconds=seconds) as prepared:
+            _migrate(prepared)
+    finally:
+        engine.dispose()
 
 
 run()

@@ -12,6 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from chat_backend.config import ConfigError, Settings
+from migrations.online import GIVE_UP_SECONDS, MigrationRefused
 
 HELP = "Bring the database to the newest schema; safe to repeat."
 # Beside the package: in the checkout as well as where it was installed.
@@ -29,14 +30,19 @@ def run(arguments: Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
-def upgrade(database_url: str) -> None:
-    """Upgrade a database to the newest schema; a SQLite file and its folder are made where missing.
+def upgrade(database_url: str, revision: str = "head", *, give_up_seconds: float = GIVE_UP_SECONDS) -> None:
+    """Upgrade a database, to the newest schema by default; a SQLite file and its folder are made if missing.
 
-    Raises ConfigError where the database can't be reached.
+    The old release keeps working meanwhile. Raises ConfigError if the database can't be reached, or if a statement
+    does not get its locks within `give_up_seconds`; what was done until then is kept, and the next call continues.
     """
     _make_folder(database_url)
+    config = alembic_config(database_url)
+    config.attributes["give_up_seconds"] = give_up_seconds
     try:
-        command.upgrade(alembic_config(database_url), "head")
+        command.upgrade(config, revision)
+    except MigrationRefused as error:
+        raise ConfigError(str(error)) from error
     except OperationalError as error:
         # The driver's own words name host, port and file, but never the password.
         reason = " ".join(str(error.orig).split())
@@ -44,7 +50,7 @@ def upgrade(database_url: str) -> None:
 
 
 def downgrade(database_url: str, revision: str = "base") -> None:
-    """Take migrations back, down to a revision."""
+    """Take migrations back, down to a revision. Raises MigrationRefused if that would delete data."""
     command.downgrade(alembic_config(database_url), revision)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from migrations.online import refuse_to_lose
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -347,7 +349,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-
+    refuse_to_lose("every chat session", "SELECT 1 FROM chat_sessions LIMIT 1")
     op.drop_table("llm_attempts")
     with op.batch_alter_table("llm_jobs", schema=None) as batch_op:
         batch_op.drop_index(

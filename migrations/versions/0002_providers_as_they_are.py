@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from migrations.online import refuse_to_lose
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -36,7 +38,13 @@ def upgrade() -> None:
 
 def downgrade() -> None:
 
-    op.execute("DELETE FROM chat_sessions WHERE llm_provider = 'OPENAI'")
+    refuse_to_lose(
+        "chat sessions of the provider OPENAI", "SELECT 1 FROM chat_sessions WHERE llm_provider = 'OPENAI' LIMIT 1"
+    )
+    refuse_to_lose(
+        "what attempts have cost",
+        "SELECT 1 FROM llm_attempts WHERE cost IS NOT NULL OR generation_id IS NOT NULL LIMIT 1",
+    )
     _allow("'LOCAL', 'OPENROUTER'")
     with op.batch_alter_table("llm_attempts", schema=None) as batch_op:
         for column in reversed(_columns()):

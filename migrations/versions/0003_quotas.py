@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from migrations.online import refuse_to_lose
+
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
@@ -36,6 +38,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    refuse_to_lose("the usage that quotas count", "SELECT 1 FROM quota_days LIMIT 1")
     op.drop_index("idx_llm_jobs_reserved", "llm_jobs")
     op.drop_column("llm_jobs", "reserved_reply_tokens")
     op.drop_column("llm_jobs", "reserved_prompt_tokens")

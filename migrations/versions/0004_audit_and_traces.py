@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from migrations.online import refuse_to_lose
+
 revision = "0004"
 down_revision = "0003"
 branch_labels = None
@@ -41,5 +43,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    refuse_to_lose("the audit log", "SELECT 1 FROM audit_entries LIMIT 1")
     op.drop_column("llm_jobs", "trace_id")
     op.drop_table("audit_entries")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from migrations.online import refuse_to_lose
+
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
@@ -45,6 +47,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    refuse_to_lose("what attempts were made for", "SELECT 1 FROM llm_attempts WHERE purpose <> 'reply' LIMIT 1")
     op.drop_index("idx_llm_attempts_open_title", "llm_attempts")
     op.drop_column("llm_attempts", "purpose")
     op.drop_table("context_summaries")

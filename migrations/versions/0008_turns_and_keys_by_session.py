@@ -29,5 +29,11 @@ def downgrade() -> None:
 
 
 def _replace(*columns: str) -> None:
+    if op.get_bind().dialect.name == "sqlite":
+        op.drop_index(_NAME, "llm_jobs")
+        op.create_index(_NAME, "llm_jobs", list(columns), sqlite_where=_UNFINISHED)
+        return
+    # Queries use this index all the time: the old one goes when the new one is there.
+    op.create_index(f"{_NAME}_new", "llm_jobs", list(columns), postgresql_where=_UNFINISHED)
     op.drop_index(_NAME, "llm_jobs")
-    op.create_index(_NAME, "llm_jobs", list(columns), postgresql_where=_UNFINISHED, sqlite_where=_UNFINISHED)
+    op.execute(f"ALTER INDEX {_NAME}_new RENAME TO {_NAME}")
