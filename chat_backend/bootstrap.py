@@ -92,7 +92,7 @@ class Backend:
         What is urgent stands in no line. Raises Unavailable when the database can't be used.
         """
         with self._turns.take(urgent=urgent), _translated(), self._writing() as session, session.begin():
-            uow = UnitOfWork(session)
+            uow = UnitOfWork(session, self.settings.max_storage_bytes_per_user)
             yield uow
             uow.write_down()
         try:

@@ -341,6 +341,9 @@ class Settings:
         "Where tokens have a quota: how many a reply may have that names no `max_tokens`, and how many are reserved.",
         _int(1, 1_000_000),
     )
+    max_storage_bytes_per_user: int = setting(
+        1_073_741_824, "Bytes of messages that one user may store; 0: no quota.", _int(0, 1_000_000_000_000_000)
+    )
     idempotency_retention_seconds: float = setting(
         86400.0, "How long idempotency keys are kept.", _seconds(1, 2_592_000)
     )

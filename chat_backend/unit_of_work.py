@@ -7,17 +7,20 @@ is in the database, where hubs and sweeps find it.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 from uuid import UUID
 
-from sqlalchemy import Table, insert
+from sqlalchemy import Table, bindparam, func, insert
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from chat_backend.domain.enums import AuditAction
+from chat_backend.domain.errors import ErrorCode, TooLarge
 from chat_backend.domain.trace import current_trace
 from chat_backend.domain.user import User
-from chat_backend.models import AuditEntry, ChatSession, SessionEvent
+from chat_backend.models import AuditEntry, ChatSession, SessionEvent, UserStorage
 from chat_backend.models.base import new_id, now
 from chat_backend.protocol import envelope
 from chat_backend.protocol.events import Happening, encode, framed
@@ -27,6 +30,20 @@ log = logging.getLogger(__name__)
 # Made once: to put a statement together costs as much as to execute it.
 _NEW_EVENTS = insert(cast(Table, SessionEvent.__table__))
 _NEW_ENTRIES = insert(cast(Table, AuditEntry.__table__))
+
+
+def _insert_storage(insert: Any, greatest: Any) -> Any:
+    statement = insert(UserStorage).values(user_id=bindparam("user_id"), stored_bytes=bindparam("first"))
+    total = greatest(0, UserStorage.stored_bytes + bindparam("added"))
+    return statement.on_conflict_do_update(
+        index_elements=[UserStorage.user_id], set_={"stored_bytes": total}
+    ).returning(UserStorage.stored_bytes)
+
+
+_INSERT_STORAGE = {
+    "postgresql": _insert_storage(postgresql.insert, func.greatest),
+    "sqlite": _insert_storage(sqlite.insert, func.max),
+}
 
 
 class Outbound(Protocol):
@@ -46,6 +63,8 @@ class UnitOfWork:
     """The open transaction and what is to be told after it."""
 
     session: Session
+    # Bytes that one user may store; 0: no quota.
+    storage_limit: int = 0
     # Written as they are, in one statement each: nobody reads them in the transaction that writes them.
     _events: list[dict[str, Any]] = field(default_factory=list)
     _entries: list[dict[str, Any]] = field(default_factory=list)
@@ -53,6 +72,8 @@ class UnitOfWork:
     _wakeups: list[UUID] = field(default_factory=list)
     _cancels: list[UUID] = field(default_factory=list)
     _done: list[dict[str, str]] = field(default_factory=list)
+    _stored_bytes: Counter[str] = field(default_factory=Counter)
+    _storage_checked: set[str] = field(default_factory=set)
 
     def tell(self, chat: ChatSession, happening: Happening) -> None:
         """Write a durable event; everyone in the chat session is told after the commit.
@@ -125,12 +146,35 @@ class UnitOfWork:
         """After the commit, tell the worker that runs a job to stop."""
         self._cancels.append(job_id)
 
+    def charge_storage(self, user_id: str, stored_bytes: int, *, check: bool = True) -> None:
+        """Add to what a user stores (negative: release); with check, the commit fails if it exceeds the quota."""
+        self._stored_bytes[user_id] += stored_bytes
+        if check and self.storage_limit:
+            self._storage_checked.add(user_id)
+
     def write_down(self) -> None:
-        """Write all that was gathered for the database; called once, right before the commit."""
+        """Write all that was gathered for the database; called once, right before the commit.
+
+        Raises TooLarge if a user would store more than the quota.
+        """
         self.session.flush()
         for statement, rows in ((_NEW_EVENTS, self._events), (_NEW_ENTRIES, self._entries)):
             if rows:
                 self.session.connection().execute(statement, rows)
+
+        self._charge_storage()
+
+    def _charge_storage(self) -> None:
+        # Last, and in one order: many transactions of a user meet at this row, and must neither wait long nor deadlock.
+        insert_storage = _INSERT_STORAGE[self.session.get_bind().dialect.name]
+        for user_id, added in sorted(self._stored_bytes.items()):
+            used = self.session.scalar(insert_storage, {"user_id": user_id, "added": added, "first": max(0, added)})
+            if user_id in self._storage_checked and (used or 0) > self.storage_limit:
+                raise TooLarge(
+                    "You have used up your storage. Delete chats that you no longer need.",
+                    code=ErrorCode.STORAGE_QUOTA_EXCEEDED,
+                    details={"limit": self.storage_limit, "used": (used or 0) - added},
+                )
 
     def tell_the_world(self, out: Outbound) -> None:
         """Deliver what was gathered; called once, after the commit."""

@@ -6,6 +6,7 @@ ChatError                      what a client is told: HTTP status, closed code, 
  +- Forbidden                   403
  +- NotFound                    404
  +- Conflict                    409
+ +- TooLarge                    413
  +- InvalidInput                422
  +- TooMany                     429
  +- Unavailable                 503
@@ -44,6 +45,7 @@ class ErrorCode(StrEnum):
     OWNER_IS_FIXED = "OWNER_IS_FIXED"
     TOO_MANY_SESSIONS = "TOO_MANY_SESSIONS"
     PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
+    STORAGE_QUOTA_EXCEEDED = "STORAGE_QUOTA_EXCEEDED"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
     INVALID_INPUT = "INVALID_INPUT"
     IDEMPOTENCY_KEY_REUSED = "IDEMPOTENCY_KEY_REUSED"
@@ -132,6 +134,11 @@ class NotFound(ChatError):
 
 class Conflict(ChatError):
     status = 409
+
+
+class TooLarge(ChatError):
+    status = 413
+    code = ErrorCode.PAYLOAD_TOO_LARGE
 
 
 class InvalidInput(ChatError):

@@ -11,6 +11,7 @@ from chat_backend.models.participant import Participant
 from chat_backend.models.quota_day import QuotaDay
 from chat_backend.models.session_event import SessionEvent
 from chat_backend.models.ticket import Ticket
+from chat_backend.models.user_storage import UserStorage
 
 __all__ = [
     "AuditEntry",
@@ -25,5 +26,6 @@ __all__ = [
     "QuotaDay",
     "SessionEvent",
     "Ticket",
+    "UserStorage",
     "db",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import JSON, DateTime, Double, Enum, MetaData, Uuid
+from sqlalchemy import JSON, BigInteger, DateTime, Double, Enum, MetaData, Uuid
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, registry
 from sqlalchemy.sql.functions import FunctionElement
@@ -86,6 +86,24 @@ def _postgresql_clock(element: Any, compiler: Any, **more: Any) -> str:
 def _sqlite_clock(element: Any, compiler: Any, **more: Any) -> str:
     # unixepoch('subsec') is silently NULL before SQLite 3.42.
     return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+class byte_length(FunctionElement[int]):
+    """Bytes of a text or JSON column as it is stored, in UTF-8."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(byte_length, "postgresql")
+def _postgresql_byte_length(element: Any, compiler: Any, **more: Any) -> str:
+    return f"octet_length(({compiler.process(element.clauses, **more)})::text)"
+
+
+@compiles(byte_length, "sqlite")
+def _sqlite_byte_length(element: Any, compiler: Any, **more: Any) -> str:
+    # octet_length() is new in SQLite 3.43.
+    return f"length(CAST({compiler.process(element.clauses, **more)} AS BLOB))"
 
 
 def now() -> datetime:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint, and_
 from sqlalchemy.orm import Mapped, mapped_column
 
 from chat_backend.domain.enums import MessageStatus, Role
-from chat_backend.models.base import Base, closed
+from chat_backend.models.base import Base, byte_length, closed
+
+# What a row takes beside its content, roughly: many empty messages fill a disk, too.
+ROW_BYTES = 256
 
 
 class Message(Base):
@@ -50,6 +54,9 @@ class Message(Base):
     message_metadata: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    # The user whose storage quota is charged: the author, the requester of a reply, or the last editor.
+    # Null for messages that were stored before there was a quota.
+    storage_user_id: Mapped[str | None] = mapped_column(String(255))
 
     @property
     def is_streaming(self) -> bool:
@@ -57,5 +64,17 @@ class Message(Base):
         return self.status.unfinished
 
     @property
+    def stored_bytes(self) -> int:
+        """What this message takes of a storage quota; `STORED_BYTES` is the same in SQL."""
+        return ROW_BYTES + len(self.content.encode()) + len(json.dumps(self.message_metadata))
+
+    @property
     def is_reply(self) -> bool:
         return self.role == Role.ASSISTANT
+
+
+STORED_BYTES = ROW_BYTES + byte_length(Message.content) + byte_length(Message.message_metadata)
+# A reply is charged when it is finished.
+STORAGE_IS_CHARGED = and_(
+    Message.storage_user_id.is_not(None), Message.status.not_in((MessageStatus.PENDING, MessageStatus.STREAMING))
+)

@@ -15,9 +15,17 @@ class QuotaPart(Shown):
     reserved = fields.Integer(required=True)
 
 
+class StorageQuota(Shown):
+    """Bytes of messages; a null limit is no limit."""
+
+    limit = fields.Integer(required=True, allow_none=True)
+    used = fields.Integer(required=True)
+
+
 class QuotaShape(Shown):
-    """What I may have of the models today, and what I had."""
+    """What I may have of the models today, what I had, and what I store."""
 
     requests = fields.Nested(QuotaPart, required=True)
     tokens = fields.Nested(QuotaPart, required=True)
+    storage_bytes = fields.Nested(StorageQuota, required=True)
     resets_at = Time(required=True)

@@ -15,7 +15,7 @@ from chat_backend.models import ChatSession, IdempotencyKey, LlmJob, Message, Pa
 from chat_backend.models.base import now
 from chat_backend.models.llm_job import UNFINISHED
 from chat_backend.protocol.events import Happening
-from chat_backend.services import idempotency, quotas
+from chat_backend.services import idempotency, quotas, storage
 from chat_backend.services.access import OWN, READ, enter, no_such
 from chat_backend.services.idempotency import Intent
 from chat_backend.services.paging import Page, read_id
@@ -106,6 +106,7 @@ def remove(uow: UnitOfWork, session_id: UUID, user: User) -> None:
     """Delete a chat session and everything below it; running jobs stop, connections close."""
     chat = enter(uow.session, session_id, user, to=OWN, lock=True)
     _stop_jobs(uow, chat, user)
+    storage.release(uow, Message.session_id == chat.id)
     uow.session.execute(delete(IdempotencyKey).where(IdempotencyKey.scope == chat.id))
     uow.session.execute(delete(ChatSession).where(ChatSession.id == chat.id))
     uow.close(session_id, user)

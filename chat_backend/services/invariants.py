@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from chat_backend.domain.enums import JobStatus, MessageStatus, Purpose
-from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message, SessionEvent
+from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message, SessionEvent, UserStorage
 from chat_backend.models.base import database_clock, now
 from chat_backend.models.llm_job import MUST_WAIT, QUEUED, RUNNING, UNFINISHED
+from chat_backend.models.message import STORAGE_IS_CHARGED, STORED_BYTES
 from chat_backend.services import model_titles
 
 EXAMPLES = 5
@@ -27,12 +29,12 @@ _END_OF = {
 
 @dataclass(frozen=True)
 class Finding:
-    """How often something was found, and the first few: ids of jobs, messages or chat sessions."""
+    """How often something was found, and the first few: ids of jobs, messages, chat sessions or users."""
 
     name: str
     meaning: str
     count: int
-    examples: tuple[UUID, ...] = ()
+    examples: tuple[UUID | str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def _number(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.sum(case((condition, 1), else_=0))
 
 
-def _finding(session: Session, name: str, meaning: str, query: Select[UUID]) -> Finding:
+def _finding(session: Session, name: str, meaning: str, query: Select[Any]) -> Finding:
     count = session.scalar(select(func.count()).select_from(query.subquery())) or 0
     examples = tuple(session.scalars(query.limit(EXAMPLES))) if count else ()
     return Finding(name, meaning, count, examples)
@@ -165,7 +167,22 @@ def _miscounted_attempts(patience_seconds: float) -> Select[UUID]:
     return select(LlmJob.id).where(number != LlmJob.attempt)
 
 
-_RULES: dict[str, tuple[str, Callable[[float], Select[UUID]]]] = {
+def _wrong_storage(patience_seconds: float) -> Select[str]:
+    stored = (
+        select(Message.storage_user_id.label("user_id"), func.sum(STORED_BYTES).label("stored_bytes"))
+        .where(STORAGE_IS_CHARGED)
+        .group_by(Message.storage_user_id)
+        .subquery()
+    )
+    # Not a full outer join: SQLite has it only since 3.39.
+    counted, actual = func.coalesce(UserStorage.stored_bytes, 0), func.coalesce(stored.c.stored_bytes, 0)
+    with_row = select(UserStorage.user_id).outerjoin(stored, stored.c.user_id == UserStorage.user_id)
+    without_row = select(stored.c.user_id).outerjoin(UserStorage, stored.c.user_id == UserStorage.user_id)
+    found = with_row.where(counted != actual).union(without_row.where(counted != actual)).subquery()
+    return select(found.c.user_id)
+
+
+_RULES: dict[str, tuple[str, Callable[[float], Select[Any]]]] = {
     "orphans": ("jobs that are due and that no worker has claimed", _orphans),
     "overdue_leases": ("running jobs whose worker is gone and that no other has taken over", _overdue_leases),
     "replies_without_job": ("unfinished replies that no unfinished job writes", _replies_without_job),
@@ -176,5 +193,6 @@ _RULES: dict[str, tuple[str, Callable[[float], Select[UUID]]]] = {
     "lost_reservations": ("finished jobs that still hold some of their user's quota", _lost_reservations),
     "offset_gaps": ("chat sessions whose log has a hole", _offset_gaps),
     "seq_holes": ("chat sessions whose messages are not numbered 1, 2, 3 ...", _seq_holes),
+    "wrong_storage": ("users whose storage count differs from what their messages take", _wrong_storage),
     "miscounts": ("chat sessions whose message_count is wrong", _miscounts),
 }

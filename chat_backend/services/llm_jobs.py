@@ -64,6 +64,7 @@ def ask(
     reply = add_message(
         uow,
         chat,
+        user,
         content="",
         role=Role.ASSISTANT,
         status=MessageStatus.PENDING,
@@ -191,7 +192,14 @@ def request(
         question = _question(uow, chat, message_id, prompt)
     elif prompt is not None:
         question = add_message(
-            uow, chat, content=prompt, role=Role.USER, user_id=user.id, message_metadata={}, parent_message_id=None
+            uow,
+            chat,
+            user,
+            content=prompt,
+            role=Role.USER,
+            user_id=user.id,
+            message_metadata={},
+            parent_message_id=None,
         )
         uow.tell(chat, Happening.message(Action.NEW_MESSAGE, question, user_id=user.id))
         uow.record(chat, AuditAction.MESSAGE_SENT, user, message_id=question.id)
@@ -328,6 +336,9 @@ def end(
     job.lease_until = job.lease_owner = job.retry_at = None
     job.finished_at = now()
     quotas.settle(uow.session, job, reply.content)
+    if reply.storage_user_id is not None:
+        # The reply was accepted: it is kept, whatever its user has stored meanwhile.
+        uow.charge_storage(reply.storage_user_id, reply.stored_bytes, check=False)
     uow.tell(chat, Happening.message(action, reply, user_id=user_id))
     uow.tell(chat, Happening.job(job, user_id=user_id))
     if following is not None:

@@ -78,6 +78,7 @@ def send(
     message = add_message(
         uow,
         chat,
+        user,
         role=Role(role),
         user_id=user.id,
         content=content,
@@ -179,9 +180,13 @@ def change(uow: UnitOfWork, message_id: UUID, user: User, **fields: Any) -> Mess
         raise Conflict("The reply is still being written.", code=ErrorCode.MESSAGE_BUSY)
     _check_length(message, fields.get("content"))
     changed = sorted(fields)
+    if message.storage_user_id is not None:
+        uow.charge_storage(message.storage_user_id, -message.stored_bytes, check=False)
     if "content" in fields:
         summaries.forget_message(uow.session, message)
     _apply(message, fields)
+    message.storage_user_id = user.id
+    uow.charge_storage(user.id, message.stored_bytes)
     touch(chat)
     uow.tell(chat, Happening.message(Action.UPDATED, message, user_id=user.id))
     uow.record(chat, AuditAction.MESSAGE_CHANGED, user, message_id=message.id, fields=changed)

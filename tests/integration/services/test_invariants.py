@@ -11,7 +11,7 @@ from sqlalchemy import delete, insert, literal, select, update
 
 from chat_backend.cli.main import main
 from chat_backend.domain.enums import JobStatus, MessageStatus, Outcome
-from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message, SessionEvent
+from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message, SessionEvent, UserStorage
 from chat_backend.models.base import new_id
 from chat_backend.services.invariants import examine
 from tests.integration.services.conftest import World
@@ -67,18 +67,23 @@ BREAKS: dict[str, tuple[Callable[[], Any], set[str]]] = {
     "a wrong seq": (lambda: update(ChatSession).values(last_seq=77), {"seq_holes"}),
     "a reply that hangs": (
         lambda: update(Message).where(Message.status == MessageStatus.COMPLETE).values(status=MessageStatus.STREAMING),
-        {"replies_without_job", "mismatched_ends"},
+        {"replies_without_job", "mismatched_ends", "wrong_storage"},
     ),
     "a job that hangs": (
         lambda: update(Message).where(Message.status == MessageStatus.PENDING).values(status=MessageStatus.CANCELLED),
-        {"mismatched_ends"},
+        {"mismatched_ends", "wrong_storage"},
     ),
     "an attempt that hangs": (
         lambda: update(LlmAttempt).where(LlmAttempt.outcome == Outcome.SUCCEEDED).values(outcome=None),
         {"open_attempts"},
     ),
     "a lost attempt": (lambda: delete(LlmAttempt), {"miscounted_attempts"}),
-    "a second reply": (second_reply, {"doubled_replies", "seq_holes", "miscounts"}),
+    "a second reply": (second_reply, {"doubled_replies", "seq_holes", "miscounts", "wrong_storage"}),
+    "a wrong storage count": (
+        lambda: update(UserStorage).values(stored_bytes=UserStorage.stored_bytes + 1),
+        {"wrong_storage"},
+    ),
+    "a lost storage count": (lambda: delete(UserStorage), {"wrong_storage"}),
 }
 
 
