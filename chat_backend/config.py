@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from chat_backend.domain.enums import PROVIDERS, Titles
 from chat_backend.domain.limits import MODEL_CHARACTERS
@@ -23,6 +25,10 @@ from chat_backend.domain.quota import Backlog, Quota
 
 DEV_USER = "anonymous"
 PASSWORD_CHARACTERS = 12
+
+
+# Celery reads these itself. A worker would then use another broker than the web process, or not verify its certificate.
+_BROKER_VARIABLES = ("BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
 
 
 class ConfigError(Exception):
@@ -98,9 +104,60 @@ def _database_url(value: str) -> str:
 
 
 def _redis_url(value: str) -> str:
-    if urlsplit(value).scheme not in {"redis", "rediss"}:
+    """Return a Redis URL whose TLS parameters are written as redis-py and kombu both read them.
+
+    Neither library accepts all spellings of the other, and kombu takes some of them for "do not verify".
+    """
+    parts = urlsplit(value)
+    if parts.scheme not in {"redis", "rediss"}:
         raise ValueError("must be a redis:// or rediss:// address")
+    options = {name.lower(): text for name, text in parse_qsl(parts.query, keep_blank_values=True)}
+    if unknown := options.keys() - _TLS_OPTIONS.keys():
+        raise ValueError(f"has the unknown parameter {min(unknown)}: known are {', '.join(_TLS_OPTIONS)}")
+    if options and parts.scheme == "redis":
+        raise ValueError("has TLS parameters, but redis:// is not TLS: write rediss://")
+    for name, text in options.items():
+        try:
+            options[name] = _TLS_OPTIONS[name](text)
+        except ValueError as error:
+            raise ValueError(f"has the parameter {name}, which {error}") from None
+    return urlunsplit(parts._replace(query=urlencode(options)))
+
+
+def _cert_reqs(value: str) -> str:
+    found = value.lower().removeprefix("cert_")
+    if found not in {"required", "optional", "none"}:
+        raise ValueError("must be one of required, none")
+    return found
+
+
+def _true_or_false(value: str) -> str:
+    if value.lower() not in {"true", "false"}:
+        raise ValueError("must be true or false")
+    return value.lower()
+
+
+def _file(value: str) -> str:
+    if not Path(value).is_file():
+        raise ValueError("must name a file that exists")
     return value
+
+
+def _ca_file(value: str) -> str:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(_file(value))
+    except OSError:
+        raise ValueError("must name a file of PEM certificates") from None
+    return value
+
+
+_TLS_OPTIONS: dict[str, Callable[[str], str]] = {
+    "ssl_cert_reqs": _cert_reqs,
+    "ssl_check_hostname": _true_or_false,
+    "ssl_ca_certs": _ca_file,
+    "ssl_certfile": _file,
+    "ssl_keyfile": _file,
+}
 
 
 def _model_references(value: str) -> tuple[str, ...]:
@@ -137,9 +194,13 @@ def _logins(value: str) -> str:
 
 
 def _broker_url(value: str) -> str:
+    return ";".join(_one_broker_url(url) for url in value.split(";"))  # kombu tries them in turn
+
+
+def _one_broker_url(value: str) -> str:
     if "://" not in value:
         raise ValueError("must be a broker's address, like redis:// or amqp://")
-    return value
+    return _redis_url(value) if urlsplit(value).scheme in {"redis", "rediss"} else value
 
 
 def setting(default: Any, doc: str, read: Callable[[str], Any] = _text, *, secret: bool = False) -> Any:
@@ -163,7 +224,13 @@ class Settings:
         secret=True,
     )
     redis_ssl_cert_reqs: str = setting(
-        "required", "`none` accepts a platform's self-signed Redis certificate.", _choice("required", "none")
+        "required",
+        "`none` accepts any certificate of a `rediss://` server, as a platform's self-signed one; like "
+        "`?ssl_cert_reqs=none` in the address, for Redis and broker.",
+        _cert_reqs,
+    )
+    redis_ca_file: str = setting(
+        "", "Certificate authority of `rediss://` servers, a PEM file; empty: those of the system.", _ca_file
     )
     celery_broker_url: str = setting("", "Another broker for wake-ups; empty: `REDIS_URL`.", _broker_url, secret=True)
     database_pool_size: int = setting(
@@ -395,6 +462,8 @@ class Settings:
             )
         if self.jwt_secret and len(self.jwt_secret.encode()) < 32:
             raise ConfigError("JWT_SECRET must be 32 bytes or longer.")
+        if serves and (ignored := [name for name in _BROKER_VARIABLES if environ.get(name, "").strip()]):
+            raise ConfigError(f"{ignored[0]} is not used: set CELERY_BROKER_URL, which all processes read.")
         if self.is_sqlite and "DYNO" in environ:
             raise ConfigError("DATABASE_URL is SQLite, but this platform's disk does not last: attach a PostgreSQL.")
         if bool(self.default_llm_provider) != bool(self.default_llm_model):
@@ -420,8 +489,8 @@ class Settings:
 
     @property
     def broker_url(self) -> str:
-        """The broker's address, with the TLS check spelled out: kombu's silence would mean none."""
-        return self._with_tls(self.celery_broker_url or self.redis_url)
+        """The broker's address, with the TLS check spelled out: kombu does not verify unless told to."""
+        return ";".join(self._with_tls(url) for url in (self.celery_broker_url or self.redis_url).split(";"))
 
     @property
     def live_redis_url(self) -> str:
@@ -497,10 +566,12 @@ class Settings:
 
     def _with_tls(self, url: str) -> str:
         parts = urlsplit(url)
-        if parts.scheme != "rediss" or "ssl_cert_reqs" in parts.query:
+        if parts.scheme != "rediss":
             return url
-        query = "&".join(filter(None, [parts.query, f"ssl_cert_reqs={self.redis_ssl_cert_reqs}"]))
-        return urlunsplit(parts._replace(query=query))
+        options = {"ssl_cert_reqs": self.redis_ssl_cert_reqs} | dict(parse_qsl(parts.query))
+        if self.redis_ca_file and options["ssl_cert_reqs"] != "none":
+            options = {"ssl_ca_certs": self.redis_ca_file} | options
+        return urlunsplit(parts._replace(query=urlencode(options)))
 
 
 def settings_table() -> str:

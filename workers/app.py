@@ -7,12 +7,13 @@ import signal
 from types import FrameType
 from typing import Any
 
-from celery import Celery, bootsteps
+from celery import bootsteps
 from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
 
 from chat_backend.bootstrap import connect
 from chat_backend.logs import set_up_logging
 from chat_backend.queue import transport
+from chat_backend.queue.app import App
 from chat_backend.startup import settings_or_exit
 from workers.runtime import Runtime, start
 from workers.task_events import GatheredEvents
@@ -20,7 +21,7 @@ from workers.task_events import GatheredEvents
 log = logging.getLogger(__name__)
 
 transport.install()
-app = Celery("workers", include=["workers.process_llm"])
+app = App("workers", include=["workers.process_llm"])
 app.config_from_object("celeryconfig")
 
 

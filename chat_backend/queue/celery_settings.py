@@ -6,8 +6,9 @@ below is about not losing messages; it is about failing fast, and about never ru
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from chat_backend.config import Settings
 from chat_backend.queue import names
@@ -65,6 +66,7 @@ def _worker(settings: Settings) -> dict[str, Any]:
 def _shared(settings: Settings) -> dict[str, Any]:
     return {
         "broker_url": settings.broker_url,
+        "broker_use_ssl": _tls(settings.broker_url),
         "broker_connection_timeout": CONNECT_TIMEOUT_SECONDS,
         "result_backend": None,
         "task_ignore_result": True,
@@ -77,6 +79,20 @@ def _shared(settings: Settings) -> dict[str, Any]:
         "enable_utc": True,
         "timezone": "UTC",
     }
+
+
+def _tls(url: str) -> dict[str, Any] | bool:
+    """Return how a broker's certificate is verified, for what does not read it from the URL."""
+    parts = urlsplit(url)
+    if parts.scheme == "amqps":
+        # kombu puts the broker's name here; without the key the name in a certificate is not compared.
+        return {"server_hostname": None, "cert_reqs": ssl.CERT_REQUIRED}
+    if parts.scheme != "rediss":
+        return False
+    options: dict[str, Any] = dict(parse_qsl(parts.query))
+    if "ssl_check_hostname" in options:
+        options["ssl_check_hostname"] = options["ssl_check_hostname"] == "true"
+    return options  # Flower's page of queues reads them here only
 
 
 def _transport(settings: Settings, *, timeout_seconds: int, max_connections: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from celery import Celery
 from chat_backend.config import Settings
 from chat_backend.domain.outage import Outage
 from chat_backend.queue import names
+from chat_backend.queue.app import App
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,6 @@ def producer(settings: Settings) -> Celery:
     """Return a Celery app that only sends."""
     from chat_backend.queue.celery_settings import celery_settings
 
-    app = Celery("chat_backend", set_as_current=False)
+    app = App("chat_backend", set_as_current=False)
     app.conf.update(celery_settings(settings, worker=False))
     return app

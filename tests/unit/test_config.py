@@ -15,7 +15,15 @@ WRONG = [
     ("DATABASE_URL", "mysql://localhost/chat", "must be a postgresql:// or sqlite:/// address"),
     ("DATABASE_URL", "chat.db", "must be a postgresql:// or sqlite:/// address"),
     ("REDIS_URL", "http://localhost", "must be a redis:// or rediss:// address"),
-    ("REDIS_SSL_CERT_REQS", "CERT_NONE", "must be one of required, none"),
+    ("REDIS_URL", "rediss://host?ssl_cert_reqs=CERT_MAYBE", "has the parameter ssl_cert_reqs, which must be one of"),
+    ("REDIS_URL", "rediss://host?ssl_check_hostname=1", "has the parameter ssl_check_hostname, which must be true or"),
+    ("REDIS_URL", "rediss://host?ssl_ca_certs=/nowhere.pem", "has the parameter ssl_ca_certs, which must name a file"),
+    ("REDIS_URL", "rediss://host?ssl=true", "has the unknown parameter ssl: known are ssl_cert_reqs"),
+    ("REDIS_URL", "redis://host?ssl_cert_reqs=none", "has TLS parameters, but redis:// is not TLS: write rediss://"),
+    ("CELERY_BROKER_URL", "rediss://a;rediss://b?ssl_cert_reqs=no", "has the parameter ssl_cert_reqs, which must be"),
+    ("REDIS_SSL_CERT_REQS", "maybe", "must be one of required, none"),
+    ("REDIS_CA_FILE", "/nowhere.pem", "must name a file that exists"),
+    ("REDIS_CA_FILE", __file__, "must name a file of PEM certificates"),
     ("PORT", "abc", "must be a whole number from 1 to 65535"),
     ("PORT", "0", "must be a whole number from 1 to 65535"),
     ("PORT", "65536", "must be a whole number from 1 to 65535"),
@@ -79,6 +87,9 @@ def test_all_wrong_values_are_named_at_once() -> None:
         ({}, "set JWT_SECRET"),
         ({"AUTH_MODE": "jwt", "JWT_SECRET": "short"}, "32 bytes or longer"),
         (DEV | {"DYNO": "web.1"}, "disk does not last"),
+        (DEV | {"BROKER_URL": "redis://h"}, "BROKER_URL is not used: set CELERY_BROKER_URL"),
+        (DEV | {"CELERY_BROKER_READ_URL": "redis://h"}, "CELERY_BROKER_READ_URL is not used"),
+        (DEV | {"CELERY_BROKER_WRITE_URL": "redis://h"}, "CELERY_BROKER_WRITE_URL is not used"),
         (DEV | {"LEASE_SECONDS": "6", "HEARTBEAT_SECONDS": "3"}, "more than twice HEARTBEAT_SECONDS"),
     ],
 )
@@ -119,6 +130,16 @@ def test_tls_to_redis_is_checked_unless_said_otherwise() -> None:
 
     assert checked.live_redis_url == checked.broker_url == "rediss://:p@host:6380/1?ssl_cert_reqs=required"
     assert unchecked.broker_url.endswith("?ssl_cert_reqs=none")
+
+
+@pytest.mark.parametrize("written", ["ssl_cert_reqs=CERT_NONE", "ssl_cert_reqs=cert_none", "SSL_CERT_REQS=None"])
+def test_tls_parameters_are_written_as_all_libraries_read_them(written: str) -> None:
+    address = f"rediss://:p@host:6380?{written}"
+
+    settings = Settings.from_environment(DEV | {"REDIS_URL": address, "CELERY_BROKER_URL": f"rediss://h;{address}"})
+
+    assert settings.live_redis_url == "rediss://:p@host:6380?ssl_cert_reqs=none"
+    assert settings.broker_url == "rediss://h?ssl_cert_reqs=required;rediss://:p@host:6380?ssl_cert_reqs=none"
 
 
 def test_an_explicit_broker_wins_over_redis() -> None:
