@@ -203,6 +203,15 @@ def _one_broker_url(value: str) -> str:
     return _redis_url(value) if urlsplit(value).scheme in {"redis", "rediss"} else value
 
 
+def _switch(value: str) -> bool:
+    if value.lower() not in _SWITCH:
+        raise ValueError("must be on or off")
+    return _SWITCH[value.lower()]
+
+
+_SWITCH = {"on": True, "true": True, "1": True, "yes": True, "off": False, "false": False, "0": False, "no": False}
+
+
 def setting(default: Any, doc: str, read: Callable[[str], Any] = _text, *, secret: bool = False) -> Any:
     """Declare one setting: its default, what it means, and how its text is read."""
     metadata = {"doc": doc, "read": read, "secret": secret}
@@ -233,6 +242,12 @@ class Settings:
         "", "Certificate authority of `rediss://` servers, a PEM file; empty: those of the system.", _ca_file
     )
     celery_broker_url: str = setting("", "Another broker for wake-ups; empty: `REDIS_URL`.", _broker_url, secret=True)
+    celery_remote_control: bool = setting(
+        False,
+        "`on`: workers obey Celery's remote control, with which anyone who can write to the broker can end them; "
+        "Flower shows more of them.",
+        _switch,
+    )
     database_pool_size: int = setting(
         0, "Database connections a process keeps; 0: 20 in a worker and 20 in a web process.", _int(0, 500)
     )
@@ -579,6 +594,7 @@ def settings_table() -> str:
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for field in dataclasses.fields(Settings):
         default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        default = "off" if default is False else default
         shown = (
             f"`{default:g}`" if isinstance(default, float) else (f"`{default}`" if default not in ("", None) else "")
         )

@@ -40,7 +40,7 @@ class Termination(bootsteps.StartStopStep):
             _once(signum)
 
     def close(self, parent: Any) -> None:
-        """Drain before the pool waits for whole replies: a shutdown by remote control or an error is no signal."""
+        """Drain before the pool waits for whole replies: a shutdown by remote control, where it is on, is no signal."""
         _drain()
 
 

@@ -54,6 +54,8 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_concurrency": settings.worker_concurrency,
         "worker_prefetch_multiplier": 1,
         "worker_send_task_events": True,
+        # One PUBLISH to its channel can end every worker, or have them consume nothing.
+        "worker_enable_remote_control": settings.celery_remote_control,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "task_acks_late": True,
         "broker_connection_retry_on_startup": True,

@@ -116,6 +116,8 @@ HOW_TO_END: dict[str, Callable[[Deployment], object]] = {
 
 @pytest.mark.parametrize("how", HOW_TO_END)
 def test_a_worker_drains_however_it_is_ended(running: Deployment, how: str) -> None:
+    running.ensure(workers=0)
+    running.start("worker", CELERY_REMOTE_CONTROL="on")
     chat = running.chat()
     session = chat.new_session("stub:tokens=150,delay=0.03,tag=ended")
     job = chat.ask(session["id"], "Go on.")
@@ -126,6 +128,28 @@ def test_a_worker_drains_however_it_is_ended(running: Deployment, how: str) -> N
 
     assert outcomes(running, job["job_id"]) == [Outcome.HANDED_OVER]
     assert running.job(job["job_id"]).status == JobStatus.QUEUED
+
+
+def test_remote_control_is_off(running: Deployment) -> None:
+    control = producer(running.settings).control
+    chat = running.chat()
+    job = chat.ask(chat.new_session("stub:tokens=60,delay=0.03,tag=controlled")["id"], "Go on.")
+    running.until_called("controlled")
+
+    with running.valkey.client() as client:
+        listeners = dict(client.pubsub_numsub("chat:celery:/0.celery.pidbox"))
+    control.cancel_consumer(names.QUEUE)
+    control.pool_shrink(1000)
+    control.rate_limit(names.PROCESS_LLM, "1/h")
+    control.time_limit(names.PROCESS_LLM, hard=1)
+    control.revoke(job["job_id"], terminate=True)
+    control.shutdown()
+    following = [chat.ask(chat.new_session("stub:tokens=3")["id"], "Hello.") for _ in range(3)]
+
+    for asked in (job, *following):
+        running.until_job(asked["job_id"], JobStatus.SUCCEEDED)
+    assert running.worker.exit_status is None
+    assert list(listeners.values()) == [0]
 
 
 def test_a_worker_that_can_not_start_ends(running: Deployment) -> None:

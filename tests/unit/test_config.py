@@ -24,6 +24,7 @@ WRONG = [
     ("REDIS_SSL_CERT_REQS", "maybe", "must be one of required, none"),
     ("REDIS_CA_FILE", "/nowhere.pem", "must name a file that exists"),
     ("REDIS_CA_FILE", __file__, "must name a file of PEM certificates"),
+    ("CELERY_REMOTE_CONTROL", "perhaps", "must be on or off"),
     ("PORT", "abc", "must be a whole number from 1 to 65535"),
     ("PORT", "0", "must be a whole number from 1 to 65535"),
     ("PORT", "65536", "must be a whole number from 1 to 65535"),
@@ -140,6 +141,11 @@ def test_tls_parameters_are_written_as_all_libraries_read_them(written: str) -> 
 
     assert settings.live_redis_url == "rediss://:p@host:6380?ssl_cert_reqs=none"
     assert settings.broker_url == "rediss://h?ssl_cert_reqs=required;rediss://:p@host:6380?ssl_cert_reqs=none"
+
+
+@pytest.mark.parametrize(("text", "on"), [("on", True), ("TRUE", True), ("1", True), ("off", False), ("", False)])
+def test_remote_control_is_off_unless_switched_on(text: str, on: bool) -> None:
+    assert Settings.from_environment(DEV | {"CELERY_REMOTE_CONTROL": text}).celery_remote_control is on
 
 
 def test_an_explicit_broker_wins_over_redis() -> None:
