@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 
@@ -12,11 +13,19 @@ log = logging.getLogger(__name__)
 WRONG_USE = 2
 
 
+def write_utf8() -> None:
+    """Write UTF-8 to stdout and stderr in any locale; to be called once, when a process starts."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
 def settings_or_exit() -> Settings:
     """Read the settings, or end the process: one sentence on stderr, status 2.
 
     For the files that servers import (gunicorn's, Celery's): an exception there would be a traceback.
     """
+    write_utf8()
     try:
         return Settings.from_environment()
     except ConfigError as error:

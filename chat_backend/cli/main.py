@@ -10,7 +10,7 @@ from types import ModuleType
 
 from chat_backend.cli import doctor, export, flower, migrate, settings, token, up
 from chat_backend.config import ConfigError
-from chat_backend.startup import WRONG_USE
+from chat_backend.startup import WRONG_USE, write_utf8
 
 # Each has HELP, add_arguments(parser), and run(arguments, environ), which returns the exit status.
 COMMANDS: dict[str, ModuleType] = {
@@ -26,6 +26,7 @@ COMMANDS: dict[str, ModuleType] = {
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 where it failed, 2 where it was asked wrongly."""
+    write_utf8()
     arguments = _parser().parse_args(argv)
     # Only handed on: to Settings, and to the processes that `up` starts.
     environ = os.environ if environ is None else environ

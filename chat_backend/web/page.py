@@ -27,7 +27,7 @@ bp = Blueprint("page", __name__)
 @bp.get("/")
 def show() -> Response:
     """Show the page; who asks is asked by the page itself."""
-    page = (CLIENT / "index.html").read_text().replace('"/client/', f'"/client/at-{edition()}/')
+    page = (CLIENT / "index.html").read_text(encoding="utf-8").replace('"/client/', f'"/client/at-{edition()}/')
     response = _guarded(make_response(page), ASK_AGAIN)
     response.add_etag()
     response.make_conditional(request)

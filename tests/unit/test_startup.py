@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 
 from chat_backend.config import Settings
 from chat_backend.startup import warn, warning_of
+from tests.support.processes import ROOT
 
 
 @pytest.mark.parametrize(
@@ -29,3 +33,21 @@ def test_dev_mode_warns_each_time_and_louder_where_others_can_ask(
 
 def test_jwt_mode_has_nothing_to_warn_of() -> None:
     assert warning_of(Settings.from_environment({"JWT_SECRET": "s" * 32})) == ""
+
+
+@pytest.mark.parametrize(
+    "locale", [{"LC_ALL": "C"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
+)
+def test_processes_write_utf8_in_any_locale(locale: dict[str, str]) -> None:
+    code = "import sys; from chat_backend.startup import settings_or_exit; settings_or_exit()\n"
+    code += "for stream in (sys.stdout, sys.stderr): print(chr(246), chr(0x4E09), file=stream)"
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "AUTH_MODE": "dev", **locale},
+        capture_output=True,
+        check=True,
+    )
+
+    assert [stream.decode("utf-8").strip() for stream in (done.stdout, done.stderr)] == ["ö 三"] * 2

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -11,7 +14,10 @@ from chat_backend.cli.main import main
 from chat_backend.config import Settings
 from chat_backend.domain.user import User
 from chat_backend.services import chat_sessions, messages
+from tests.support.processes import ROOT
 
+# What Python would otherwise do by itself for the locale C.
+ASCII = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 NOBODY = "01a205e1-0000-7000-8000-000000000000"
 
 
@@ -47,6 +53,21 @@ def test_every_session_of_a_user_is_a_line(sqlite_url: str, capsys: pytest.Captu
     main(["export", "--user", "alice"], {"DATABASE_URL": sqlite_url})
 
     assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == mine
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LC_ALL": "POSIX", **ASCII}, {"PYTHONIOENCODING": "latin-1"}])
+def test_output_is_utf8_in_any_locale(sqlite_url: str, locale: dict[str, str]) -> None:
+    session_id = fill(sqlite_url, "Zoë", ["Größe 三 🌍"])
+
+    done = subprocess.run(
+        [sys.executable, "-m", "chat_backend", "export", "--session", session_id, "--format", "text"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "DATABASE_URL": sqlite_url, **locale},
+        capture_output=True,
+        check=True,
+    )
+
+    assert "Größe 三 🌍" in done.stdout.decode("utf-8")
 
 
 def test_text_is_for_people(sqlite_url: str, capsys: pytest.CaptureFixture[str]) -> None:
