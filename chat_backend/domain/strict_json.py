@@ -6,6 +6,7 @@ writer can write.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 from chat_backend.domain.errors import ErrorCode, InvalidInput, MalformedRequest
 
 MAX_DEPTH = 40
+BYTE_ORDER_MARK = "\ufeff"
 # Objects, lists and what follows a comma. A request may hold two objects of the client's own, of 16 KiB each, in which
 # every second byte is one at the most.
 MAX_PARTS = 20_000
@@ -78,7 +80,7 @@ def depth_of(value: Any) -> int:
 
 def _parse(data: bytes | str) -> Any:
     try:
-        text = data.decode("utf-8") if isinstance(data, bytes) else data
+        text = _decoded(data) if isinstance(data, bytes) else data.removeprefix(BYTE_ORDER_MARK)
         _refuse_many_parts(text)
         value = json.loads(
             text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_duplicates
@@ -90,6 +92,19 @@ def _parse(data: bytes | str) -> Any:
     if depth_of(value) > MAX_DEPTH:
         raise MalformedRequest("Malformed JSON: nested too deeply.", code=ErrorCode.MALFORMED_JSON)
     return value
+
+
+def _decoded(data: bytes) -> str:
+    """Return JSON's text; tools on Windows put a byte order mark before it, or write another encoding."""
+    if b"\0" in data[:4] or data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise MalformedRequest(
+            "JSON must be in UTF-8: this looks like UTF-16 or UTF-32.", code=ErrorCode.MALFORMED_JSON
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        message = f"JSON must be in UTF-8: byte {error.start} is not. Another encoding may have been used."
+        raise MalformedRequest(message, code=ErrorCode.MALFORMED_JSON) from None
 
 
 def _refuse_many_parts(text: str) -> None:

@@ -49,6 +49,19 @@ def test_what_is_no_json_is_malformed(data: bytes) -> None:
         read_object(data)
 
 
+@pytest.mark.parametrize("data", ['\ufeff{"a": "ö"}', '\ufeff{"a": "ö"}'.encode(), '\r\n{"a": "ö"}\r\n'.encode()])
+def test_a_byte_order_mark_and_line_breaks_may_come_first(data: bytes | str) -> None:
+    assert read_object(data) == {"a": "ö"}
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be", "latin-1", "cp1252", "cp437"]
+)
+def test_another_encoding_is_refused_by_a_sentence(encoding: str) -> None:
+    with pytest.raises(MalformedRequest, match="JSON must be in UTF-8"):
+        read_object('{"a": "ö"}'.encode(encoding))
+
+
 @pytest.mark.parametrize(
     "text",
     [
