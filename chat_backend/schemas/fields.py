@@ -40,7 +40,16 @@ class Shown(Schema):
 
 
 class Time(fields.DateTime):
-    """RFC 3339 in UTC: written with `Z` and six decimals, read with any offset."""
+    """RFC 3339 in UTC: written with `Z` and six decimals, read with any offset.
+
+    Read as people type it too: a space for the `T`, a small `z`, no seconds, and an offset whose `+` became a space
+    in an address. Without an offset it is UTC.
+    """
+
+    default_error_messages = {
+        "invalid": "Must be a time like 2026-11-27T12:00:00Z or 2026-11-27T12:00:00+03:00 (in an address, write + as "
+        "%2B)."
+    }
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **more: Any) -> str | None:
         return None if value is None else rfc3339(value)
@@ -48,12 +57,22 @@ class Time(fields.DateTime):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> datetime:
         if not isinstance(value, str):
             raise self.make_error("invalid", input=value, obj_type="datetime")
+        typed = _TYPED_TIME.fullmatch(value)
+        if typed is None:
+            raise self.make_error("invalid", input=value, obj_type="datetime")
+        day, time, zone = typed.groups(default="")
+        value = f"{day}T{time}{zone.upper().replace(' ', '+')}"
         read: datetime = super()._deserialize(value, attr, data, **more)
         aware = read if read.tzinfo else read.replace(tzinfo=UTC)
         try:
             return aware.astimezone(UTC)
         except OverflowError:
             raise self.make_error("invalid", input=value, obj_type="datetime") from None
+
+
+_TYPED_TIME = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d(?::\d\d(?:[.,]\d{1,12})?)?) ?([Zz]|[ +-]\d\d(?::?\d\d)?)?", re.ASCII
+)
 
 
 def rfc3339(value: datetime) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote
 
@@ -128,6 +129,27 @@ def test_before_gives_the_newest_before_it_and_says_whether_there_are_older_ones
     page = rest.get(f"/sessions/{session_id}/messages?before={before}&page_size=3&page=7").get_json()
 
     assert (contents(page), page["has_more"], page["page"]) == (["1", "2", "3"], True, 1)
+
+
+@pytest.mark.parametrize("hours", [3, 5.75, -3.5, 0])
+def test_before_is_understood_as_it_is_typed(rest: Rest, session_id: str, hours: float) -> None:
+    sent = [datetime.fromisoformat(rest.say(session_id, str(number))["created_at"]) for number in range(3)]
+    moment = sent[2].astimezone(timezone(timedelta(hours=hours)))
+    written = moment.isoformat(timespec="microseconds")
+
+    for typed in (written, written.replace("T", " "), written.replace("T", "t"), written.replace("+00:00", "z")):
+        # Not escaped: a plus arrives as a space.
+        page = rest.get(f"/sessions/{session_id}/messages?before={typed}").get_json()
+
+        assert contents(page) == ["0", "1"], typed
+
+
+@pytest.mark.parametrize("typed", ["2026-11-27", "1764244800", "2026-11-27T12:00:00%252B03:00", "2026-11-27T12:00Z30"])
+def test_what_is_no_time_is_told_how_to_write_one(rest: Rest, session_id: str, typed: str) -> None:
+    response = rest.get(f"/sessions/{session_id}/messages?before={typed}")
+
+    assert fault(response) == (422, "INVALID_INPUT", "before")
+    assert "write + as %2B" in response.get_json()["details"]["message"]
 
 
 def test_before_takes_any_offset_from_utc(rest: Rest, session_id: str) -> None:
