@@ -71,12 +71,24 @@ def _list(value: str) -> tuple[str, ...]:
 
 
 def _origins(value: str) -> tuple[str, ...]:
-    origins = _list(value)
-    for origin in origins:
-        parts = urlsplit(origin)
-        if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path.strip("/"):
-            raise ValueError("must be a comma-separated list of origins like https://chat.example.com")
-    return tuple(origin.rstrip("/") for origin in origins)
+    return tuple(_origin(origin) for origin in _list(value))
+
+
+def _origin(value: str) -> str:
+    """Return an origin as browsers send it: in lower case, the host as ASCII, without its scheme's own port."""
+    found = _ORIGIN.fullmatch(value.lower())
+    if found is None:
+        raise ValueError(
+            "must be a comma-separated list of origins, each a scheme and a host without a path, like "
+            "https://chat.example.com or capacitor://localhost"
+        )
+    scheme, host, port = found.groups()
+    host = host if host.isascii() else host.encode("idna").decode()
+    return f"{scheme}://{host}" + ("" if port in (None, _OWN_PORTS.get(scheme)) else f":{port}")
+
+
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[^\s/?#@:*\[\]]+)(?::(\d{1,5}))?/?")
+_OWN_PORTS = {"http": "80", "https": "443"}
 
 
 def _host(value: str) -> str:
@@ -270,7 +282,10 @@ class Settings:
         _int(0, 10_000),
     )
     allowed_origins: tuple[str, ...] = setting(
-        (), "Origins of browser pages that may call, comma-separated; same origin always may.", _origins
+        (),
+        "Origins of browser pages that may call, comma-separated: `https://chat.example.com`, also those of apps and "
+        "extensions, like `capacitor://localhost`; same origin always may.",
+        _origins,
     )
     trusted_proxies: int = setting(0, "Proxies in front whose `X-Forwarded-*` headers are believed.", _int(0, 10))
 

@@ -44,7 +44,7 @@ def install(app: Flask, settings: Settings) -> None:
 
 def allowed_origins(settings: Settings) -> list[re.Pattern[str]]:
     """Return what origins of other pages must match to call; in dev mode any of this machine."""
-    named = [re.compile(re.escape(origin) + r"\Z") for origin in settings.allowed_origins]
+    named = [re.compile(re.escape(origin) + r"\Z", re.IGNORECASE) for origin in settings.allowed_origins]
     return [*named, LOOPBACK] if settings.is_dev else named
 
 

@@ -19,7 +19,10 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 def install(app: Flask, settings: Settings) -> None:
     """Refuse foreign names, on one's own machine; elsewhere whoever asks has to bring a token."""
     if settings.is_dev and settings.is_on_loopback:
-        names = {*LOCAL, settings.bind_host, *(urlsplit(origin).hostname for origin in settings.allowed_origins)}
+        pages = (urlsplit(origin) for origin in settings.allowed_origins)
+        # The host of an app's or extension's origin is no name that resolves.
+        named = (page.hostname for page in pages if page.scheme in ("http", "https"))
+        names = {*LOCAL, settings.bind_host, *named}
         app.before_request(lambda: _check(names))
 
 

@@ -26,10 +26,18 @@ def app_with(**environ: str) -> Flask:
         ("https://chatXexample", False),
         ("http://chat.example", False),
         ("http://localhost:3000", False),
+        ("capacitor://localhost", True),
+        ("capacitor://localhost.evil.net", False),
+        ("tauri://localhost", False),
+        ("chrome-extension://abcdef", True),
+        ("chrome-extension://abcdeg", False),
+        ("safari-web-extension://1A2B", True),
+        ("null", False),
     ],
 )
 def test_only_pages_of_the_origins_named_may_call(origin: str, allowed: bool) -> None:
-    client = app_with(ALLOWED_ORIGINS="https://chat.example,https://b.example").test_client()
+    named = "https://chat.example,https://b.example,capacitor://localhost,chrome-extension://abcdef"
+    client = app_with(ALLOWED_ORIGINS=f"{named},safari-web-extension://1A2B").test_client()
 
     headers = client.get(f"{PREFIX}/stats", headers={"Origin": origin}).headers
 

@@ -32,6 +32,12 @@ def test_a_page_that_has_its_name_resolve_to_this_machine_is_refused(sqlite_app:
     assert fault(response) == (403, "ORIGIN_NOT_ALLOWED", None)
 
 
+def test_the_host_of_an_extension_is_no_name_of_this_machine(make_app: MakeApp) -> None:
+    app = make_app(ALLOWED_ORIGINS="chrome-extension://abcdef")
+
+    assert called(app, "abcdef") == 403
+
+
 def test_hosts_of_allowed_origins_are_answered(make_app: MakeApp) -> None:
     app = make_app(ALLOWED_ORIGINS="https://chat.example.com:8443")
 

@@ -44,6 +44,19 @@ WRONG = [
     ("LOG_LEVEL", "loud", "must be one of DEBUG, INFO, WARNING, ERROR"),
     ("ALLOWED_ORIGINS", "https://ok.example,chat.example.com", "must be a comma-separated list of origins"),
     ("ALLOWED_ORIGINS", "https://chat.example.com/path", "must be a comma-separated list of origins"),
+    *[
+        ("ALLOWED_ORIGINS", origin, "must be a comma-separated list of origins")
+        for origin in (
+            "*",
+            "null",
+            "file://",
+            "https://*.example.com",
+            "https://u:p@h",
+            "https://h:port",
+            "://h",
+            "https:",
+        )
+    ],
     ("LOCAL_LLM_BASE_URL", "localhost:11434", "must be an http:// or https:// address"),
     ("OPENROUTER_BASE_URL", "ftp://example.com", "must be an http:// or https:// address"),
     ("LLM_FALLBACKS", "LOCAL", "must be PROVIDER:model"),
@@ -146,6 +159,22 @@ def test_tls_parameters_are_written_as_all_libraries_read_them(written: str) -> 
 @pytest.mark.parametrize(("text", "on"), [("on", True), ("TRUE", True), ("1", True), ("off", False), ("", False)])
 def test_remote_control_is_off_unless_switched_on(text: str, on: bool) -> None:
     assert Settings.from_environment(DEV | {"CELERY_REMOTE_CONTROL": text}).celery_remote_control is on
+
+
+def test_origins_are_written_as_browsers_send_them() -> None:
+    given = (
+        "https://Chat.Example.com/, https://b.example:443, http://c.example:8080, https://чат.рф, http://[::1]:3000, "
+        "capacitor://localhost, tauri://localhost, ionic://localhost, chrome-extension://abcdefghijklmnop, "
+        "moz-extension://1b2c-3d, app://-"
+    )
+
+    settings = Settings.from_environment(DEV | {"ALLOWED_ORIGINS": given})
+
+    assert settings.allowed_origins == (
+        *("https://chat.example.com", "https://b.example", "http://c.example:8080", "https://xn--80a0bn.xn--p1ai"),
+        *("http://[::1]:3000", "capacitor://localhost", "tauri://localhost", "ionic://localhost"),
+        *("chrome-extension://abcdefghijklmnop", "moz-extension://1b2c-3d", "app://-"),
+    )
 
 
 def test_an_explicit_broker_wins_over_redis() -> None:

@@ -87,7 +87,7 @@ def _prepare() -> None:
 
 def check_origin(origin: str | None, host: str, settings: Settings) -> None:
     """Raise Forbidden for a page of a foreign origin. Clients that are no browsers send none."""
-    if origin is None or origin.rstrip("/") in settings.allowed_origins:
+    if origin is None or origin.lower().rstrip("/") in settings.allowed_origins:
         return
     same = origin.lower() in {f"http://{host}".lower(), f"https://{host}".lower()}
     if same or (settings.is_dev and LOOPBACK.match(origin)):

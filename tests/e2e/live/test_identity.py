@@ -29,7 +29,7 @@ def changes() -> dict[str, str]:
         "JWT_SECRET": KEY,
         "HOST": "127.0.0.1",
         "TICKET_SECONDS": "1",
-        "ALLOWED_ORIGINS": "https://chat.example.com",
+        "ALLOWED_ORIGINS": "https://chat.example.com,capacitor://localhost,safari-web-extension://1A2B",
     }
 
 
@@ -211,10 +211,17 @@ def test_deleting_a_session_ends_its_sockets(
 
 
 def test_pages_of_allowed_origins_are_let_in_and_of_this_machine_are_not(chat: Chat, session: Frame, url: Url) -> None:
-    with Viewer(dial(url(session), origin="https://chat.example.com", additional_headers=bearer(chat.user))) as viewer:
-        viewer.greeting()
+    for origin in ("https://chat.example.com", "capacitor://localhost", "safari-web-extension://1A2B"):
+        with Viewer(dial(url(session), origin=origin, additional_headers=bearer(chat.user))) as viewer:
+            viewer.greeting()
 
-    for origin in ("http://localhost:3000", "http://chat.example.com", "https://chat.example.com:8443"):
+    for origin in (
+        "capacitor://evil",
+        "tauri://localhost",
+        "http://localhost:3000",
+        "http://chat.example.com",
+        "https://chat.example.com:8443",
+    ):
         with pytest.raises(InvalidStatus) as answer:
             dial(url(session), origin=origin, additional_headers=bearer(chat.user))
         assert answer.value.response.status_code == 403
