@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -112,7 +113,7 @@ def network(address: str | None) -> str | None:
     None where there is none: on a socket file everyone comes from nowhere.
     """
     try:
-        found = ipaddress.ip_address(address or "")
+        found = ipaddress.ip_address(_without_port(address or ""))
     except ValueError:
         return None
     if isinstance(found, ipaddress.IPv4Address):
@@ -120,6 +121,15 @@ def network(address: str | None) -> str | None:
     if found.ipv4_mapped:
         return str(found.ipv4_mapped)
     return str(ipaddress.ip_network((int(found), IPV6_NETWORK_BITS), strict=False))
+
+
+def _without_port(address: str) -> str:
+    """Return the address of `192.0.2.1:443`, `[2001:db8::1]` or `[2001:db8::1]:443`, as some proxies forward it."""
+    found = _WITH_PORT.fullmatch(address)
+    return found[1] or found[2] if found else address
+
+
+_WITH_PORT = re.compile(r"\[([^\]]+)\](?::\d{1,5})?|([0-9.]+):\d{1,5}")
 
 
 def _too_many(rate: Rate, wait: float) -> TooMany:

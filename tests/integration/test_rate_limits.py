@@ -97,6 +97,20 @@ def test_all_users_of_one_address_share_its_limit(limited: MakeApp) -> None:
     assert elsewhere.status_code == 200
 
 
+@pytest.mark.parametrize("address", ["203.0.113.9:{port}", "[2001:db8::9]:{port}"])
+def test_a_proxy_may_forward_addresses_with_ports(limited: MakeApp, address: str) -> None:
+    app = limited(RATE_LIMIT_PER_ADDRESS="3", TRUSTED_PROXIES="1")
+
+    responses = [
+        Rest(app).get("/sessions", headers={"X-Forwarded-For": address.format(port=port)})
+        for port in range(40000, 40004)
+    ]
+    elsewhere = Rest(app).get("/sessions", headers={"X-Forwarded-For": "203.0.113.10:40000"})
+
+    assert statuses(responses) == [200, 200, 200, 429]
+    assert elsewhere.status_code == 200
+
+
 def test_who_can_not_say_who_they_are_is_counted_by_their_address(limited: MakeApp) -> None:
     nobody = Rest(limited(AUTH_MODE="jwt", JWT_SECRET=KEY, RATE_LIMIT_PER_ADDRESS="3"), None)
 
@@ -373,6 +387,11 @@ def test_an_operator_is_told_of_a_proxy_that_is_not_counted(limited: MakeApp, ca
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
         ("2001:db8:1:2::ffff", "2001:db8:1:2::/64"),
         ("fe80::1%eth0", "fe80::/64"),
+        ("192.0.2.7:4711", "192.0.2.7"),
+        ("[2001:db8:1:2::1]:4711", "2001:db8:1:2::/64"),
+        ("[2001:db8:1:2::1]", "2001:db8:1:2::/64"),
+        ("[::ffff:192.0.2.7]:1", "192.0.2.7"),
+        ("192.0.2.7:", None),
         ("", None),
         (None, None),
         ("unix", None),
