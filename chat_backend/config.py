@@ -329,6 +329,11 @@ class Settings:
     max_sessions_per_user: int = setting(
         10_000, "Chat sessions that one user may own; 0: no limit.", _int(0, 10_000_000)
     )
+    max_memberships_per_user: int = setting(
+        10_000,
+        "Chat sessions of others that one user may be added to; 0: no limit. A user can always leave them.",
+        _int(0, 10_000_000),
+    )
     max_participants: int = setting(1000, "Participants of one chat session.", _int(1, 100_000))
 
     # Who is asking

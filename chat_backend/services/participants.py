@@ -46,9 +46,14 @@ def admit(
     user_id: str,
     role: str,
     most: int,
+    most_memberships: int = 0,
     intent: Intent | None = None,
 ) -> Admitted:
-    """Admit a user, unless there are as many as may be, or change a participant's role."""
+    """Admit a user, or change a participant's role.
+
+    Raises InvalidInput if the session has `most` participants already, or the user takes part in `most_memberships`
+    sessions of others (0: no limit). Of those admitted at the same moment a few more may pass.
+    """
     chat = enter(uow.session, session_id, user, to=OWN, lock=True)
     made = idempotency.begin(uow, user, intent, scope=chat.id)
     known = uow.session.get(Participant, (session_id, user_id))
@@ -63,6 +68,9 @@ def admit(
         _refuse_owner(known)
     if role == ParticipantRole.OWNER:
         raise InvalidInput("A chat session has one owner: its creator.", field="role")
+    if not known and most_memberships and _is_member(uow.session, user_id, at_least=most_memberships):
+        message = "This user takes part in as many chat sessions of others as one user may."
+        raise InvalidInput(message, field="user_id")
     participant = known or _add(uow, chat, user_id, most=most)
     before, participant.role = participant.role, ParticipantRole(role)
     _tell(uow, chat, user)
@@ -107,6 +115,13 @@ def _add(uow: UnitOfWork, chat: ChatSession, user_id: str, *, most: int) -> Part
     participant = Participant(session_id=chat.id, user_id=user_id, created_at=now())
     uow.session.add(participant)
     return participant
+
+
+def _is_member(session: Session, user_id: str, *, at_least: int) -> bool:
+    others = select(Participant.session_id).where(
+        Participant.user_id == user_id, Participant.role != ParticipantRole.OWNER
+    )
+    return session.scalar(others.offset(at_least - 1).limit(1)) is not None
 
 
 def _tell(uow: UnitOfWork, chat: ChatSession, user: User) -> None:

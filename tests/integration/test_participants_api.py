@@ -9,7 +9,8 @@ import pytest
 
 from chat_backend.config import Settings
 from chat_backend.web.app import create_app
-from tests.support.rest import Rest, fault
+from tests.integration.conftest import MakeApp
+from tests.support.rest import NEW_SESSION, Rest, fault
 
 
 @pytest.fixture
@@ -58,6 +59,24 @@ def test_a_participant_may_leave(rest: Rest, session_id: str) -> None:
 
     assert response.status_code == 204
     assert bob.get(f"/sessions/{session_id}").status_code == 404
+
+
+def test_a_user_is_added_to_so_many_sessions_of_others_and_can_leave(make_app: MakeApp) -> None:
+    ann = Rest(make_app(MAX_MEMBERSHIPS_PER_USER="2"))
+    own = [ann.of("bob").new_session() for _ in range(3)]
+    first, second, third = (ann.of(user).new_session() for user in ("ann", "ann", "cat"))
+    answers = [admit(ann, first, "bob").status_code, admit(ann, second, "bob", "viewer").status_code]
+
+    refused = admit(ann.of("cat"), third, "bob")
+    role_changed = admit(ann, second, "bob", "member")
+    one_more_of_his_own = ann.of("bob").post("/sessions", NEW_SESSION)
+    left = ann.of("bob").delete(f"/sessions/{first}/participants/bob")
+    admitted = admit(ann.of("cat"), third, "bob")
+
+    assert answers == [201, 201]
+    assert fault(refused) == (422, "INVALID_INPUT", "user_id")
+    assert (role_changed.status_code, one_more_of_his_own.status_code) == (200, 201)
+    assert (left.status_code, admitted.status_code, len(own)) == (204, 201, 3)
 
 
 @pytest.mark.parametrize("user", ["nobody", "%00", "x" * 300])

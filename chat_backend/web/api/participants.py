@@ -36,7 +36,13 @@ def admit(new: dict[str, Any], session_id: UUID) -> tuple[Participant, int, dict
     intent = intent_of("admit", new)
     with backend().unit_of_work() as uow:
         admitted = participants.admit(
-            uow, session_id, current_user(), intent=intent, most=settings().max_participants, **new
+            uow,
+            session_id,
+            current_user(),
+            intent=intent,
+            most=settings().max_participants,
+            most_memberships=settings().max_memberships_per_user,
+            **new,
         )
     return admitted.participant, 201 if admitted.new else 200, replayed(admitted.replayed)
 
