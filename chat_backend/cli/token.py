@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import jwt
 
 from chat_backend.config import ConfigError, Settings
+from chat_backend.domain.user import USER_ID_RULE, is_user_id
 
 HELP = "Print a token for a user, signed with JWT_SECRET (HS256)."
 LONGEST_HOURS = 24 * 366
@@ -16,7 +17,7 @@ LONGEST_HOURS = 24 * 366
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Say whose token, with which role, and for how long."""
-    parser.add_argument("--user", required=True, help="the token's sub: who is asking")
+    parser.add_argument("--user", type=_user_id, required=True, help="the token's sub: who is asking")
     parser.add_argument("--role", action="append", default=[], choices=["admin"], help="admin: stats over everyone")
     parser.add_argument("--hours", type=_hours, default=1.0, metavar="N", help="how long it is good (default: 1)")
 
@@ -43,6 +44,12 @@ def mint(
     if settings.jwt_audience:
         claims["aud"] = settings.jwt_audience
     return jwt.encode(claims, settings.jwt_secret, algorithm="HS256")
+
+
+def _user_id(text: str) -> str:
+    if not is_user_id(text):
+        raise ArgumentTypeError(USER_ID_RULE)
+    return text
 
 
 def _hours(text: str) -> float:

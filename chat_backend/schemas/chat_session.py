@@ -9,7 +9,7 @@ from marshmallow import INCLUDE, ValidationError, fields, validate
 from chat_backend.domain import limits
 from chat_backend.domain.enums import PROVIDERS, OnBusy, ParticipantRole
 from chat_backend.domain.model_reference import read_model_reference
-from chat_backend.domain.user import is_user_id
+from chat_backend.domain.user import USER_ID_RULE, is_user_id
 from chat_backend.schemas.fields import (
     Count,
     Flag,
@@ -126,7 +126,7 @@ class SessionDeleted(Shown):
 
 def _check_user_id(value: str) -> None:
     if not is_user_id(value):
-        raise ValidationError("Can't name a user: it holds a control character, or reads as a path.")
+        raise ValidationError(USER_ID_RULE)
 
 
 class NewParticipant(Wire):

@@ -13,7 +13,7 @@ from flask import Flask, Request, current_app, g, request
 from chat_backend.bootstrap import Backend
 from chat_backend.config import DEV_USER
 from chat_backend.domain.errors import TooMany, Unauthenticated, Unavailable
-from chat_backend.domain.user import User, is_user_id
+from chat_backend.domain.user import USER_ID_RULE, User, is_user_id
 from chat_backend.services import tickets
 from chat_backend.web.context import settings
 from chat_backend.web.rate_limits import rate_limits
@@ -152,4 +152,4 @@ def _by_ticket(text: str, session_id: UUID, backend: Backend) -> User:
 
 
 def _no_user_id() -> Unauthenticated:
-    return Unauthenticated("A user id is 1 to 255 characters without control characters.")
+    return Unauthenticated(USER_ID_RULE)

@@ -79,6 +79,14 @@ def test_a_user_is_added_to_so_many_sessions_of_others_and_can_leave(make_app: M
     assert (left.status_code, admitted.status_code, len(own)) == (204, 201, 3)
 
 
+@pytest.mark.parametrize("user", ["bob ", "Zoe\u0308", "a\u200bb", "\u202ebob"])
+def test_an_id_that_looks_like_another_is_not_admitted(rest: Rest, session_id: str, user: str) -> None:
+    response = admit(rest, session_id, user)
+
+    assert fault(response) == (422, "INVALID_INPUT", "user_id")
+    assert "form NFC" in response.get_json()["details"]["message"]
+
+
 @pytest.mark.parametrize("user", ["nobody", "%00", "x" * 300])
 def test_who_takes_no_part_can_not_be_removed(rest: Rest, session_id: str, user: str) -> None:
     response = rest.delete(f"/sessions/{session_id}/participants/{user}")

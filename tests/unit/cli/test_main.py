@@ -38,6 +38,15 @@ def test_a_plain_token_has_no_roles(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(jwt.decode(capsys.readouterr().out.strip(), SECRET, algorithms=["HS256"])) == {"sub", "iat", "exp"}
 
 
+@pytest.mark.parametrize("user", ["alice ", "Zoe\u0308", "a\u200bb", ""])
+def test_a_token_is_for_a_user_id(user: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["token", "--user", user], {"JWT_SECRET": SECRET})
+
+    assert ended.value.code == 2
+    assert "form NFC" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("hours", ["0", "-1", "soon", "nan", "1000000"])
 def test_a_token_is_good_for_a_sensible_time(hours: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
