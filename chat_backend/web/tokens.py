@@ -15,7 +15,7 @@ import jwt
 
 from chat_backend.config import Settings
 from chat_backend.domain.errors import ErrorCode, Unauthenticated, Unavailable
-from chat_backend.domain.user import User, is_user_id
+from chat_backend.domain.user import USER_ID_RULE, User, is_user_id
 from chat_backend.web.key_address import fetch
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,11 @@ FETCH_SECONDS = 5
 # How many wait for a fetch that others began: of threads there are few, of greenlets many.
 MOST_WAITING, MANY_WAITING = 8, 100
 ADMIN = "admin"
+# What an access token is called in the header `typ`: a JWT of any kind, or by RFC 9068.
+ACCESS_TYPES = frozenset({"jwt", "at+jwt"})
+# Claims in which issuers write the same (Keycloak, AWS Cognito, Simple JWT), and what they write for an access token.
+KIND_CLAIMS = ("typ", "token_use", "token_type")
+ACCESS_KINDS = frozenset({"bearer", "access", "access_token", "jwt", "at+jwt"})
 # A key decides its algorithm, never the token: an RS256 key is public, and as an HS256 secret everyone would know it.
 _ALGORITHM_OF = {"RSA": "RS256", "EC": "ES256"}
 
@@ -60,8 +65,9 @@ class Tokens:
     def _claims(self, token: str) -> dict[str, Any]:
         if len(token) > LONGEST_TOKEN:
             raise ValueError("too long")
-        key, algorithm = self._key(jwt.get_unverified_header(token))
-        return jwt.decode(
+        header = jwt.get_unverified_header(token)
+        key, algorithm = self._key(header)
+        claims: dict[str, Any] = jwt.decode(
             token,
             key,
             algorithms=[algorithm],
@@ -70,6 +76,8 @@ class Tokens:
             leeway=LEEWAY_SECONDS,
             options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
         )
+        _refuse_other_kinds(header, claims)
+        return claims
 
     def _key(self, header: dict[str, Any]) -> tuple[Any, str]:
         if header.get("alg") == "HS256" and self._secret:
@@ -160,10 +168,22 @@ def _signing_keys(document: bytes) -> dict[str, jwt.PyJWK]:
     return {kid: key for kid, key in signing.items() if key.algorithm_name in _ALGORITHM_OF.values()}
 
 
+def _refuse_other_kinds(header: dict[str, Any], claims: dict[str, Any]) -> None:
+    """Raise InvalidTokenError for a token that the same issuer signs for another purpose (RFC 8725, 3.11)."""
+    media_type = str(header.get("typ", "JWT")).lower().removeprefix("application/")
+    if media_type not in ACCESS_TYPES:
+        raise jwt.InvalidTokenError("typ")
+    if any(str(claims[name]).lower() not in ACCESS_KINDS for name in KIND_CLAIMS if name in claims):
+        raise jwt.InvalidTokenError("kind")
+    # Logout tokens and other security events (RFC 8417), which need no `typ`.
+    if isinstance(claims.get("events"), dict):
+        raise jwt.InvalidTokenError("events")
+
+
 def _user(claims: dict[str, Any]) -> User:
     subject, roles = claims["sub"], claims.get("roles")
     if not is_user_id(subject):
-        raise ValueError("sub")
+        raise Unauthenticated(f"The token's sub can't be used. {USER_ID_RULE}")
     return User(subject, is_admin=isinstance(roles, list) and ADMIN in roles, expires_at=_end(int(claims["exp"])))
 
 
