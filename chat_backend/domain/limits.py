@@ -20,6 +20,9 @@ STOP_CHARACTERS = 200
 SAFE_INTEGER = 2**53 - 1
 PAGE_SIZE = 50
 MAX_PAGE_SIZE = 200
+# What the rows of a page may come to: their content, and for each row its other fields.
+PAGE_BYTES = 1024 * 1024
+ROW_BYTES = 512
 MAX_PAGE = 1_000_000_000
 MAX_COUNT = 2_147_483_647
 QUEUED_JOBS = 5

@@ -89,7 +89,7 @@ def _sqlite_clock(element: Any, compiler: Any, **more: Any) -> str:
 
 
 class byte_length(FunctionElement[int]):
-    """Bytes of a text or JSON column as it is stored, in UTF-8."""
+    """Bytes of a text or JSON column as stored, in UTF-8. PostgreSQL answers without reading a long text."""
 
     type = BigInteger()
     inherit_cache = True

@@ -11,21 +11,22 @@ from sqlalchemy.orm import Session
 from chat_backend.domain.user import User
 from chat_backend.models import AuditEntry
 from chat_backend.services.access import OWN, enter
-from chat_backend.services.paging import Page, read_id
+from chat_backend.services.paging import Page, fetch, read_id, row_bytes
+
+_SIZE = row_bytes(AuditEntry.user_id, AuditEntry.participant_id, AuditEntry.details)
 
 
 def page(session: Session, session_id: UUID, user: User, asked: Page) -> dict[str, Any]:
     """Return one page of the entries, in the order in which things were done."""
     chat = enter(session, session_id, user, to=OWN)
     mine = AuditEntry.session_id == chat.id
-    query = select(AuditEntry).where(mine).order_by(AuditEntry.id.desc() if asked.descending else AuditEntry.id)
+    query = select(AuditEntry).where(mine)
     if asked.after is not None:
         last = read_id(asked.after)
         query = query.where(AuditEntry.id < last if asked.descending else AuditEntry.id > last)
     else:
         query = query.offset(asked.skipped)
-    found = list(session.scalars(query.limit(asked.size + 1)))
-    shown, has_more = found[: asked.size], len(found) > asked.size
+    shown, has_more = fetch(session, query, asked, by=AuditEntry.id, size=_SIZE)
     return {
         "entries": shown,
         "session_id": chat.id,

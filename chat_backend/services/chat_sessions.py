@@ -18,8 +18,10 @@ from chat_backend.protocol.events import Happening
 from chat_backend.services import idempotency, quotas, storage
 from chat_backend.services.access import OWN, READ, enter, no_such
 from chat_backend.services.idempotency import Intent
-from chat_backend.services.paging import Page, read_id
+from chat_backend.services.paging import Page, fetch, read_id, row_bytes
 from chat_backend.unit_of_work import UnitOfWork
+
+_SIZE = row_bytes(ChatSession.title, ChatSession.settings)
 
 
 def make(
@@ -66,16 +68,14 @@ def page(session: Session, user: User, asked: Page, *, title: str | None = None,
     mine = select(ChatSession).join(Participant, Participant.session_id == ChatSession.id).where(*conditions)
     # Ids are made in time order, so the index on (user, session) is the order of creation too.
     column = Participant.session_id
-    query = mine.order_by(column.desc() if asked.descending else column)
+    query = mine
     if asked.after is not None:
         last = read_id(asked.after)
         query = query.where(column < last if asked.descending else column > last)
     else:
         query = query.offset(asked.skipped)
-    found = list(session.scalars(query.limit(asked.size + 1)))
+    shown, has_more = fetch(session, query, asked, by=column, size=_SIZE)
     total = session.scalar(select(func.count()).select_from(mine.subquery()))
-    shown = found[: asked.size]
-    has_more = len(found) > asked.size
     return {
         "sessions": shown,
         "total_count": total,

@@ -24,10 +24,11 @@ from chat_backend.services import idempotency, llm_jobs, summaries
 from chat_backend.services.access import OWN, READ, WRITE, enter, let_in, no_such, session_of
 from chat_backend.services.chat_sessions import touch
 from chat_backend.services.idempotency import Intent
-from chat_backend.services.paging import Page, bad_cursor
+from chat_backend.services.paging import Page, bad_cursor, fetch, row_bytes
 from chat_backend.services.transcript import add_message
 from chat_backend.unit_of_work import UnitOfWork
 
+_SIZE = row_bytes(Message.content, Message.message_metadata, Message.error_message)
 _SENT = ("content", "role", "metadata", "process", "on_busy", "parent_message_id")
 
 
@@ -138,9 +139,9 @@ def page(session: Session, session_id: UUID, user: User, asked: Page, *, before:
 
 
 def _before(session: Session, chat: ChatSession, asked: Page, before: datetime) -> tuple[list[Message], bool]:
-    query = _of(chat).where(Message.created_at < before).order_by(Message.created_at.desc())
-    found = list(session.scalars(query.limit(asked.size + 1)))
-    return found[: asked.size][::-1], len(found) > asked.size
+    query = _of(chat).where(Message.created_at < before)
+    found, has_more = fetch(session, query, asked, by=Message.created_at, size=_SIZE, descending=True)
+    return found[::-1], has_more
 
 
 def _numbered(session: Session, chat: ChatSession, asked: Page) -> tuple[list[Message], bool]:
@@ -149,12 +150,8 @@ def _numbered(session: Session, chat: ChatSession, asked: Page) -> tuple[list[Me
         edge = _seq(asked.after)
     else:
         edge = chat.last_seq + 1 - asked.skipped if asked.descending else asked.skipped
-    if asked.descending:
-        query = _of(chat).where(Message.seq < edge).order_by(Message.seq.desc())
-    else:
-        query = _of(chat).where(Message.seq > edge).order_by(Message.seq)
-    found = list(session.scalars(query.limit(asked.size + 1)))
-    return found[: asked.size], len(found) > asked.size
+    query = _of(chat).where(Message.seq < edge if asked.descending else Message.seq > edge)
+    return fetch(session, query, asked, by=Message.seq, size=_SIZE)
 
 
 def _seq(text: str) -> int:

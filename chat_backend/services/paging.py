@@ -1,4 +1,4 @@
-"""Where a page begins: numbers for people, opaque cursors whose cost does not grow with depth."""
+"""Where a page begins: numbers for people, opaque cursors whose cost does not grow with depth. How much it holds."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass
+from typing import Any, TypeVar
 from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, func, literal, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from chat_backend.domain import limits
 from chat_backend.domain.errors import InvalidInput
+from chat_backend.models.base import Base, byte_length
+
+Row = TypeVar("Row", bound=Base)
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,46 @@ class Page:
     def skipped(self) -> int:
         # No list is longer than a database's integer; a page beyond it is as empty as the one there.
         return min((self.number - 1) * self.size, limits.MAX_COUNT)
+
+
+def fetch(
+    session: Session,
+    query: Select[Row],
+    asked: Page,
+    *,
+    by: InstrumentedAttribute[Any],
+    size: ColumnElement[int],
+    descending: bool | None = None,
+) -> tuple[list[Row], bool]:
+    """Return the first rows of a query in the order of a unique column, and whether there are more.
+
+    There are at most `asked.size` rows and, beyond the first, PAGE_BYTES of content. The database adds up the sizes, so
+    content that does not fit is never read.
+    """
+    kind = query.column_descriptions[0]["entity"]
+    descending = asked.descending if descending is None else descending
+    window = query.with_only_columns(kind.id, by.label("place"), size.label("bytes"))
+    listed = window.order_by(by.desc() if descending else by).limit(asked.size + 1).subquery()
+    place = listed.c.place.desc() if descending else listed.c.place
+    total, found = func.sum(listed.c.bytes).over(order_by=place), func.count().over()
+    sized = select(listed, total.label("total"), found.label("found")).subquery()
+    page = (
+        select(kind, sized.c.found)
+        .join(sized, kind.id == sized.c.id)
+        .where(or_(sized.c.total == sized.c.bytes, sized.c.total <= limits.PAGE_BYTES))
+        .order_by(sized.c.place.desc() if descending else sized.c.place)
+        .limit(asked.size)
+    )
+    rows = session.execute(page).all()
+    return [row[0] for row in rows], bool(rows) and rows[0][1] > len(rows)
+
+
+def row_bytes(*columns: InstrumentedAttribute[Any]) -> ColumnElement[int]:
+    """Return about how many bytes a row takes in a response: these text or JSON columns, and the rest; never 0."""
+    size: ColumnElement[int] = literal(limits.ROW_BYTES)
+    for column in columns:
+        size += func.coalesce(byte_length(column), 0)
+    return size
 
 
 def read_id(text: str) -> UUID:
