@@ -32,3 +32,9 @@ KEPT_EVENTS = 1_000
 IDEMPOTENCY_KEY_CHARACTERS = 255
 # Requests of all users that wait for their turn in one web process.
 WAITING_IN_LINE = 300
+# Responses in one web process whose clients do not read at the moment: where each holds a thread, and where there are
+# greenlets; and what they may hold of memory, of all users and of one.
+UNSENT_RESPONSES = 128
+UNSENT_RESPONSES_OF_GREENLETS = 1000
+UNSENT_BYTES = 64 * 1024 * 1024
+UNSENT_BYTES_OF_USER = 16 * 1024 * 1024

@@ -11,8 +11,9 @@ import sys
 from types import FrameType
 from typing import Any
 
-from chat_backend.domain.limits import WAITING_IN_LINE
+from chat_backend.domain.limits import UNSENT_RESPONSES, WAITING_IN_LINE
 from chat_backend.startup import WRONG_USE, settings_or_exit
+from chat_backend.web import thread_worker
 
 settings = settings_or_exit()
 
@@ -25,8 +26,9 @@ bind = f"{_host}:{settings.port}"
 worker_connections = settings.socket_limit + SPARE_CONNECTIONS
 if settings.is_threaded:
     worker_class = "gthread"
-    # An open socket, an SSE stream, a request that waits for its reply or for its turn each hold a thread.
-    threads = settings.socket_limit + settings.max_waiting_requests + SPARE_THREADS
+    # An open socket, an SSE stream, a request that waits for its reply or for its turn, and a response that its client
+    # does not read each hold a thread.
+    threads = settings.socket_limit + settings.max_waiting_requests + UNSENT_RESPONSES + SPARE_THREADS
     if settings.requests_at_once:
         threads += WAITING_IN_LINE
     worker_connections += threads
@@ -63,7 +65,12 @@ def on_starting(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """See to it that a terminated process says goodbye on its sockets before it waits for them to close."""
+    """See to it that a terminated process says goodbye on its sockets before it waits for them to close.
+
+    With threads, keep the main thread free as well.
+    """
+    if settings.is_threaded:
+        thread_worker.install(worker)
     hub = getattr(worker.wsgi, "extensions", {}).get("chat_hub")
     if hub is None:
         return

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
-from flask import Flask, current_app, g
+from flask import Flask, current_app, request
 
 from chat_backend.config import Settings
 from chat_backend.domain.errors import TooMany
@@ -24,21 +25,30 @@ HURRIED = 100
 PLACE_INTERVAL_SECONDS = 0.04
 
 
+# Where a request's place and its user stand in the WSGI environment, which lasts until the response has been sent.
+PLACE, USER = "chat_backend.place", "chat_backend.user"
+
+
 def install(app: Flask, settings: Settings) -> None:
-    """Give an app its lines; a turn ends with its request, unless it was ended before."""
+    """Give an app its limits; a place is given back when its response has been sent (`sending`), or before."""
     app.extensions["turns"] = Turns(settings.requests_at_once)
-    app.teardown_request(lambda _: end_turn())
 
 
 def begin_turn(user: User) -> None:
-    """Wait until it is this request's turn. Raises TooMany."""
+    """Wait for a place of the user's. Raises TooMany."""
     turns: Turns = current_app.extensions["turns"]
-    g.end_turn = turns.take(user.id)
+    request.environ[USER] = user.id
+    request.environ[PLACE] = turns.take(user.id)
 
 
 def end_turn() -> None:
     """Let the user's next request begin, though this one goes on: it only waits, and works no more."""
-    g.pop("end_turn", _nothing)()
+    give_back(request.environ)
+
+
+def give_back(environ: dict[str, Any]) -> None:
+    """Give back the place of a request, unless that was done."""
+    environ.pop(PLACE, _nothing)()
 
 
 class Turns:
