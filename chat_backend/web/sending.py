@@ -1,6 +1,7 @@
 """Send responses: a client that does not read is disconnected, and what waits for such clients is bounded.
 
-A request's place in its user's concurrency limit is given back when its response has been sent, or its connection ended.
+A request's place in its user's concurrency limit is given back when its response has been sent or its connection
+ended.
 """
 
 from __future__ import annotations
@@ -42,10 +43,12 @@ def install(app: Flask, settings: Settings) -> None:
         most_responses=limits.UNSENT_RESPONSES if settings.is_threaded else limits.UNSENT_RESPONSES_OF_GREENLETS,
     )
     app.extensions["sending"] = watch
-    app.wsgi_app = _sent_in_pieces(app.wsgi_app, watch)  # type: ignore[assignment, method-assign]
+    app.wsgi_app = sent_in_pieces(app.wsgi_app, watch)  # type: ignore[assignment, method-assign]
 
 
-def _sent_in_pieces(wsgi: Wsgi, watch: Watch) -> Wsgi:
+def sent_in_pieces(wsgi: Wsgi, watch: Watch) -> Wsgi:
+    """Return an app whose responses are sent in pieces and watched."""
+
     def call(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         # The socket's route replaces it in the environment.
         sock = environ.get("gunicorn.socket", environ.get("werkzeug.socket"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,16 @@ def test_more_processes_are_asked_for_by_gunicorns_own_variable(serve: Serve) ->
     process = serve(POSTGRESQL, WEB_CONCURRENCY="2")
 
     process.wait_until_ready(lambda: process.log.count("Booting worker") == 2)
+
+
+@pytest.mark.parametrize("said", [b"GET /page HTTP/1.0\r\n\r\n", b"nonsense\r\n\r\n", b""])
+def test_clients_that_do_not_close_delay_nobody(serve: Serve, said: bytes) -> None:
+    process = serve(SQLITE, "--threads", "24")
+    process.wait_until_ready(lambda: answers(process.url))
+    with ExitStack() as opened:
+        for _ in range(60):
+            client = opened.enter_context(socket.create_connection(("127.0.0.1", process.port)))
+            client.sendall(said)
+
+        with urllib.request.urlopen(f"{process.url}/page", timeout=4) as page:
+            assert page.status == 200
