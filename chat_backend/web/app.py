@@ -9,7 +9,20 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from chat_backend.bootstrap import Backend, connect, flask_app
 from chat_backend.config import Settings
 from chat_backend.domain.limits import BODY_BYTES
-from chat_backend.web import auth, documents, errors, headers, hosts, live, page, rate_limits, sending, turns, unread
+from chat_backend.web import (
+    auth,
+    documents,
+    errors,
+    headers,
+    hosts,
+    live,
+    page,
+    rate_limits,
+    rendering,
+    sending,
+    turns,
+    unread,
+)
 from chat_backend.web.api import audit, llm_jobs, messages, participants, providers, quota, service, sessions, tickets
 from chat_backend.web.health import HealthCheck
 from chat_backend.web.model_lists import ModelCatalogue
@@ -59,6 +72,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     hosts.install(app, settings)
     rate_limits.install(app, settings)
     turns.install(app, settings)
+    rendering.install(app)
     auth.install(app)
     _register(app, settings)
     live.install(app)

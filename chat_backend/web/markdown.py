@@ -13,7 +13,7 @@ from typing import Any
 
 import nh3
 from markdown_it import MarkdownIt
-from markdown_it.renderer import RendererProtocol
+from markdown_it.renderer import RendererHTML, RendererProtocol
 from markdown_it.rules_block import StateBlock
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
@@ -24,6 +24,11 @@ from pygments.token import STANDARD_TYPES
 # What is longer is shown as it was written: a thread is held for as long as it takes.
 MOST_CHARACTERS = 50_000
 MOST_HIGHLIGHTED = 10_000
+# Of HTML, which may be many times longer than its text; nothing else runs while a block of it is cleaned.
+MOST_HTML = 500_000
+MOST_HTML_OF_BLOCK = 250_000
+CLEANED_AT_ONCE = 20_000
+SLICE_SECONDS = 0.002
 _LINKED = ("http://", "https://", "mailto:")
 _TAGS = {
     *("a", "blockquote", "br", "code", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre"),
@@ -41,20 +46,39 @@ _LANGUAGES = {
 
 
 class Patience:
-    """How much of a thread's time may be spent, over one text or several."""
+    """How much processor time may be spent, over one text or several. Others run after each slice of it.
 
-    def __init__(self, seconds: float, *, clock: Callable[[], float] = time.thread_time) -> None:
+    With greenlets nothing else runs while a text is rendered, and threads take turns only every few milliseconds.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        clock: Callable[[], float] = time.thread_time,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._clock = clock
-        self._ends = clock() + seconds
+        self._pause = pause
+        self._seconds = seconds
+        self._spent = 0.0
+        self._slice_began = clock()
 
     @property
-    def left(self) -> float:
-        """Seconds; none or less where it has run out."""
-        return self._ends - self._clock()
+    def spent(self) -> float:
+        """Seconds of processor time that were used so far."""
+        return self._spent + self._clock() - self._slice_began
 
     def check(self) -> None:
-        """Raise TookTooLong where it has run out."""
-        if self.left <= 0:
+        """Let others run if it is time to. Raises TookTooLong if the time has run out."""
+        spent = self._clock() - self._slice_began
+        if spent < SLICE_SECONDS:
+            return
+        self._spent += spent
+        # A slice that could not be interrupted in time is made up for.
+        self._pause(max(0.0, spent - 2 * SLICE_SECONDS))
+        self._slice_began = self._clock()
+        if self._spent >= self._seconds:
             raise TookTooLong
 
 
@@ -67,10 +91,28 @@ def render(text: str, patience: Patience) -> str:
     if len(text) > MOST_CHARACTERS:
         return as_written(text)
     try:
-        html = _MARKDOWN.render(text, {"patience": patience})
+        return "".join(_blocks(text, patience))
     except (TookTooLong, RecursionError):
         return as_written(text)
-    return _clean(html)
+
+
+def _blocks(text: str, patience: Patience) -> Iterator[str]:
+    """Yield the HTML of the outermost blocks, made one by one and cleaned a few at a time."""
+    env = {"patience": patience}
+    tokens = _MARKDOWN.parse(text, env)
+    begins = size = 0
+    html = ""
+    for number, token in enumerate(tokens, 1):
+        if token.level or token.nesting > 0:
+            continue  # the block goes on
+        html += _MARKDOWN.renderer.render(tokens[begins:number], _MARKDOWN.options, env)
+        begins = number
+        if len(html) > MOST_HTML_OF_BLOCK or size + len(html) > MOST_HTML:
+            raise TookTooLong
+        if len(html) > CLEANED_AT_ONCE or number == len(tokens):
+            yield _clean(html)
+            size, html = size + len(html), ""
+        patience.check()
 
 
 def as_written(text: str) -> str:
@@ -91,7 +133,7 @@ def _clean(html: str) -> str:
 
 
 def _markdown() -> MarkdownIt:
-    parser = MarkdownIt("commonmark", {"html": False, "breaks": True})
+    parser = MarkdownIt("commonmark", {"html": False, "breaks": True}, renderer_cls=_Renderer)
     parser.enable(["table", "strikethrough"]).disable(["image", "html_block", "html_inline"])
     parser.validateLink = lambda url: url.lower().startswith(_LINKED)  # type: ignore[method-assign]
     # The first rules of all are asked at every block, within most at every line, and at every sign: there we look at
@@ -99,9 +141,23 @@ def _markdown() -> MarkdownIt:
     within = ["paragraph", "reference", "blockquote", "list"]
     parser.block.ruler.before("table", "patience", _patience_of_blocks, {"alt": within})
     parser.inline.ruler.before("text", "patience", _patience_of_signs)
+    for step in ("balance_pairs", "strikethrough", "emphasis", "fragments_join"):
+        parser.inline.ruler2.before(step, f"patience before {step}", _patience_of_line)
     for name, rule in {"fence": _code, "code_block": _code, "th_open": _cell, "td_open": _cell}.items():
         parser.add_render_rule(name, rule)
     return parser
+
+
+class _Renderer(RendererHTML):
+    """Looks at the clock at every tag and every piece of code; text has a tag beside it."""
+
+    def renderToken(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+        env["patience"].check()
+        return super().renderToken(tokens, idx, options, env)
+
+    def code_inline(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+        env["patience"].check()
+        return super().code_inline(tokens, idx, options, env)
 
 
 def _patience_of_blocks(state: StateBlock, start: int, end: int, silent: bool) -> bool:
@@ -112,6 +168,10 @@ def _patience_of_blocks(state: StateBlock, start: int, end: int, silent: bool) -
 def _patience_of_signs(state: StateInline, silent: bool) -> bool:
     state.env["patience"].check()
     return False
+
+
+def _patience_of_line(state: StateInline) -> None:
+    state.env["patience"].check()
 
 
 def _cell(renderer: RendererProtocol, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:

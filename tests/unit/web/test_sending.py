@@ -24,10 +24,12 @@ class Exchange:
         self.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         self.client.settimeout(10)
         self.place_given_back = False
+        self._begun = threading.Event()
         environ = {"gunicorn.socket": self.ours, USER: user, PLACE: self._give_back}
         self._response = sent_in_pieces(lambda environ, start: [body], watch)(environ, lambda *_: None)
         self._thread = threading.Thread(target=self._send, daemon=True)
         self._thread.start()
+        self._begun.wait(10)
 
     def _give_back(self) -> None:
         self.place_given_back = True
@@ -35,6 +37,7 @@ class Exchange:
     def _send(self) -> None:
         try:
             for piece in self._response:
+                self._begun.set()
                 self.ours.sendall(piece)
         except OSError:
             return  # as a server does where its client is gone
@@ -78,7 +81,6 @@ def test_client_that_does_not_read_is_disconnected(opened: ExitStack) -> None:
 def test_place_is_held_until_response_is_sent(opened: ExitStack) -> None:
     watch = _watch()
     exchange = _exchange(opened, watch)
-    wait_until(lambda: watch.waiting, why="the response is being sent")
 
     held = not exchange.place_given_back
     received = b"".join(iter(lambda: exchange.client.recv(65536), b""))
@@ -106,10 +108,7 @@ def test_slow_reader_that_progresses_is_not_disconnected(opened: ExitStack) -> N
 
 def test_of_too_many_unread_responses_the_oldest_are_ended(opened: ExitStack) -> None:
     watch = _watch(most_responses=2)
-    exchanges = []
-    for number in range(5):
-        exchanges.append(_exchange(opened, watch))
-        wait_until(lambda: watch.waiting > min(number, 1), why="it is being sent")
+    exchanges = [_exchange(opened, watch) for _ in range(5)]
 
     wait_until(lambda: [exchange.is_over for exchange in exchanges] == [True] * 3 + [False] * 2, why="three are ended")
 
@@ -127,7 +126,6 @@ def test_unread_bytes_of_a_user_are_bounded(opened: ExitStack) -> None:
 def test_unread_bytes_of_all_are_taken_from_who_has_most(opened: ExitStack) -> None:
     watch = _watch(most_bytes=3 * len(BODY))
     other = _exchange(opened, watch, "bob")
-    wait_until(lambda: watch.waiting == 1, why="bob's is being sent")
     mine = [_exchange(opened, watch) for _ in range(4)]
 
     wait_until(lambda: sum(exchange.is_over for exchange in mine) == 2, why="two of them are ended")
