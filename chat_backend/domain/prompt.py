@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,41 @@ class Turn:
     content: str
 
 
+# Stands where a strict template wants a user's message and there is none.
+_SILENT_USER = Turn("user", "...")
+
+
+def alternating(turns: Iterable[Turn]) -> tuple[Turn, ...]:
+    """Return turns as the strictest chat templates want them.
+
+    At most one system turn, at the beginning; then user and assistant in alternation, beginning and ending with the
+    user, none of them blank. Texts of one role in a row become one turn.
+    """
+    turns = list(turns)
+    said = [turn for turn in turns if turn.content.strip()]
+    told = "\n\n".join(turn.content for turn in said if turn.role == "system")
+    merged: list[Turn] = []
+    for turn in said:
+        if turn.role == "system":
+            continue
+        if merged and merged[-1].role == turn.role:
+            turn = Turn(turn.role, f"{merged.pop().content}\n\n{turn.content}")
+        merged.append(turn)
+    if not merged or merged[0].role != "user":
+        merged.insert(0, _SILENT_USER)
+    if merged[-1].role != "user":
+        merged.append(_SILENT_USER)
+    return (*([Turn("system", told)] if told else []), *merged)
+
+
+def without_system(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Return turns whose first user turn begins with what the system turn says, for models that take none."""
+    if len(turns) < 2 or turns[0].role != "system":
+        return tuple(turns)
+    system, first, *rest = turns
+    return (Turn(first.role, f"{system.content}\n\n{first.content}"), *rest)
+
+
 @dataclass(frozen=True)
 class PromptRequest:
     """A prompt and how it shall be answered; an option that is absent is left to the provider.
@@ -30,6 +65,8 @@ class PromptRequest:
     # Some of OPTIONS, by their names in our interface.
     options: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
+    # Whether the first token may take twice as long as usual.
+    patient: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from uuid import UUID
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
-from chat_backend.domain import summary, tokens
+from chat_backend.domain import summary, thoughts, tokens
 from chat_backend.domain.enums import MessageStatus, Role
-from chat_backend.domain.prompt import Turn
+from chat_backend.domain.prompt import Turn, alternating
 from chat_backend.models import ChatSession, LlmJob, Message
 from chat_backend.services import summaries
 
@@ -61,7 +61,7 @@ def put_together(
     head = _head(chat, summed)
     groups = _costed(_newest_first(session, question, after=known.covered_seq if known else 0))
     chosen, rest = tokens.newest_that_fit(groups, budget - tokens.estimate_turns(head))
-    turns = (*head, *_in_order(chosen))
+    turns = alternating((*head, *_in_order(chosen)))
     first_out = next(rest, None) if summed_up else None
     if first_out is None:
         return Prompt(turns)
@@ -109,7 +109,9 @@ def _newest_first(session: Session, question: Message, *, after: int) -> Iterato
 
 
 def _turn(message: Message) -> Turn:
-    return Turn(message.role.value, message.content)
+    # Replies stored by older versions may begin with reasoning.
+    content = thoughts.answer_in(message.content) if message.role == Role.ASSISTANT else message.content
+    return Turn(message.role.value, content)
 
 
 def _earlier(session: Session, question: Message, edge: int, after: int) -> list[Message]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from chat_backend.domain.errors import ProviderRefused
+from chat_backend.domain.retry import RetryPolicy
 from chat_backend.services import attempts, llm_jobs
 from tests.integration.services.conftest import ALICE, World, measured
 
@@ -22,13 +24,43 @@ def test_a_prompt_is_the_system_prompt_and_every_turn_up_to_the_question(world: 
     sent = prompt(world, session_id, "Two")
 
     assert sent == [
-        ("system", "Be brief."),
+        ("system", "Be brief.\n\nA rule"),
         ("user", "One"),
         ("assistant", "First"),
-        ("system", "A rule"),
-        ("user", "An aside"),
-        ("user", "Two"),
+        ("user", "An aside\n\nTwo"),
     ]
+
+
+def test_a_question_follows_one_without_a_reply_in_one_turn(world: World) -> None:
+    session_id = world.new_session()
+    failed = world.ask(session_id, "One")
+    claim = world.must_claim(failed.id)
+    with world.backend.unit_of_work() as uow:
+        error = ProviderRefused("No.")
+        attempts.failed(uow, claim, measured(), error=error, policy=RetryPolicy(1, 0.001, 0.001))
+
+    sent = prompt(world, session_id, "Two")
+
+    assert sent == [("user", "One\n\nTwo")]
+
+
+def test_an_empty_reply_is_not_sent(world: World) -> None:
+    session_id = world.new_session()
+    world.answer(session_id, "One", "")
+
+    sent = prompt(world, session_id, "Two")
+
+    assert sent == [("user", "One\n\nTwo")]
+
+
+def test_reasoning_in_stored_replies_is_not_sent(world: World) -> None:
+    session_id = world.new_session()
+    world.answer(session_id, "One", "<think>\nHm.\n</think>\n\nFirst")
+    world.answer(session_id, "Two", "Hm.\n</think>\n\nSecond")
+
+    sent = prompt(world, session_id, "Three")
+
+    assert [text for role, text in sent if role == "assistant"] == ["First", "Second"]
 
 
 def test_the_newest_complete_reply_of_a_question_is_the_chosen_one(world: World) -> None:

@@ -46,3 +46,49 @@ def test_a_call_for_a_few_words_leaves_room_to_think_and_wants_little_of_it(
     options = thoughts.options(40, wanted | {"temperature": 1})
 
     assert options == {"max_tokens": 1040} | effort
+
+
+@pytest.mark.parametrize(
+    ("written", "reasoning", "answer"),
+    [
+        ("They met.", "", "They met."),
+        ("  They met. \n", "", "  They met. \n"),
+        (" \n<think>\nWho?\n</think>\n\nThey met.", "\nWho?\n", "They met."),
+        ("<think>One.</think>\n<think>Two.</think>They met.", "One.Two.", "They met."),
+        ("<think>a</think>\n \n    code()", "a", "    code()"),
+        ("<think>a < b </ c</think> So", "a < b </ c", " So"),
+        ("<think>Who met", "Who met", ""),
+        ("<think>Who met</thi", "Who met</thi", ""),
+        ("<think></think>", "", ""),
+        ("<think>Who</think>\n\n", "Who", ""),
+        ("<thi", "", "<thi"),
+        ("<thinking>no</thinking>", "", "<thinking>no</thinking>"),
+        ("Use <think>tags</think>.", "", "Use <think>tags</think>."),
+    ],
+)
+def test_reasoning_is_split_from_the_answer_however_the_text_is_cut(written: str, reasoning: str, answer: str) -> None:
+    for size in range(1, len(written) + 1):
+        splitter = thoughts.ThoughtSplitter()
+        found = [splitter.feed(written[start : start + size]) for start in range(0, len(written), size)]
+        found.append(splitter.end())
+
+        assert ("".join(thought for thought, _ in found), "".join(said for _, said in found)) == (reasoning, answer)
+
+
+def test_an_answer_is_not_held_back() -> None:
+    splitter = thoughts.ThoughtSplitter()
+
+    assert [splitter.feed(piece)[1] for piece in ("<", "b", "<th")] == ["", "<b", "<th"]
+
+
+@pytest.mark.parametrize(
+    ("written", "answer"),
+    [
+        ("<think>Hm.</think>\n\nYes.", "Yes."),
+        ("Hm.\n</think>\n\nYes.", "Yes."),
+        ("The tag `</think>` ends it.", "The tag `</think>` ends it."),
+        ("  Yes.\n", "  Yes.\n"),
+    ],
+)
+def test_a_whole_reply_is_told_without_its_reasoning(written: str, answer: str) -> None:
+    assert thoughts.answer_in(written) == answer
