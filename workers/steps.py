@@ -14,7 +14,7 @@ from uuid import UUID
 from chat_backend.bootstrap import Backend
 from chat_backend.config import Settings
 from chat_backend.domain.enums import JobStatus, Purpose, Titles
-from chat_backend.domain.errors import LeaseLost, ProviderError, Unavailable
+from chat_backend.domain.errors import EmptyReply, LeaseLost, ProviderError, Unavailable
 from chat_backend.domain.retry import RetryPolicy
 from chat_backend.domain.trace import traced
 from chat_backend.realtime.connection import RedisClient
@@ -210,9 +210,9 @@ def _facts(claim: Claim, ending: Ending) -> dict[str, object]:
 
 def _counts(error: ProviderError) -> bool:
     """Whether an error speaks of the provider's health, and not of our question."""
-    return error.retryable
+    return error.retryable and not isinstance(error, EmptyReply)
 
 
 def _answers(error: ProviderError) -> bool:
     """Whether a provider is well, and only would not do what was asked."""
-    return not error.retryable and error.http_status is not None
+    return not _counts(error) and error.http_status is not None

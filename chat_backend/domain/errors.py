@@ -17,6 +17,7 @@ ProviderError                  an attempt at a provider failed: retryable or not
  +- ProviderTimeout             connected, but silent for too long
  +- ProviderRefused             an HTTP status or an error object said no
  +- StreamBroken                the stream ended or broke before the reply did
+ |   +- EmptyReply              it ended, and no text was found in it
  +- ReplyTooLong                more text than a reply may hold
 """
 
@@ -71,6 +72,7 @@ class ErrorCode(StrEnum):
     CIRCUIT_OPEN = "CIRCUIT_OPEN"
     MODELS_UNKNOWN = "MODELS_UNKNOWN"
     STREAM_BROKEN = "STREAM_BROKEN"
+    EMPTY_REPLY = "EMPTY_REPLY"
     REPLY_TOO_LONG = "REPLY_TOO_LONG"
     WORKER_LOST = "WORKER_LOST"
     JOB_EXPIRED = "JOB_EXPIRED"
@@ -221,6 +223,10 @@ class ProviderRefused(ProviderError):
 
 class StreamBroken(ProviderError):
     code = ErrorCode.STREAM_BROKEN
+
+
+class EmptyReply(StreamBroken):
+    code = ErrorCode.EMPTY_REPLY
 
 
 class ReplyTooLong(ProviderError):

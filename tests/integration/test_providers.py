@@ -511,7 +511,82 @@ def test_what_is_refused_without_a_word_is_not_asked_again(stub):
     assert not answer.error.retryable
 
 
+# Refusals of what we add
+
+
+def ask_each(stub, *scripts: str, **more) -> list[Answer]:
+    async def each() -> list[Answer]:
+        provider = build(settings_for(stub.base_url))["LOCAL"]
+        try:
+            return [await call(provider, script, **more) for script in scripts]
+        finally:
+            await provider.aclose()
+
+    stub.clear()
+    return uvloop.run(each())
+
+
+@pytest.mark.parametrize("refused", ["stream_options", "x-client-request-id", "stream_options+x-client-request-id"])
+def test_what_we_add_is_left_out_where_it_is_refused_and_stays_out(stub, refused):
+    fields = refused.split("+")
+
+    answers = ask_each(stub, f"tokens=2,strict={refused}", f"tokens=2,strict={refused}", name="ann.1")
+
+    assert [(answer.error, answer.text) for answer in answers] == [(None, expected_text("t", 2))] * 2
+    sent = [[field in entry["parameters"] or field in entry["headers"] for field in fields] for entry in stub.ledger()]
+    assert sent[-2:] == [[False] * len(fields)] * 2
+    assert len(sent) == len(fields) + 2
+
+
+def test_a_system_message_is_told_by_the_user_where_a_model_has_no_place_for_one(stub):
+    async def twice():
+        provider = build(settings_for(stub.base_url))["LOCAL"]
+        turns = (Turn("system", "Be brief."), Turn("user", "hello"))
+        for model in ("stub:strict=system", "stub:strict=system", "stub:tokens=1"):
+            await provider.stream(PromptRequest(model, turns), lambda text: None)
+        await provider.aclose()
+
+    stub.clear()
+    uvloop.run(twice())
+
+    assert [[turn["role"] for turn in entry["turns"]] for entry in stub.ledger()] == [
+        ["system", "user"],
+        ["user"],
+        ["user"],
+        ["system", "user"],
+    ]
+    assert stub.ledger()[1]["turns"][0]["content"] == "Be brief.\n\nhello"
+
+
+def test_a_refusal_that_remains_is_told_and_nothing_is_remembered(stub):
+    first, _ = ask_each(stub, "fail=400,quotes=stream_options", "tokens=1")
+
+    assert (first.error.code, first.error.retryable) == ("PROVIDER_REJECTED", False)
+    assert ["stream_options" in entry["parameters"] for entry in stub.ledger()] == [True, False, True]
+
+
 # Breaks
+
+
+def test_a_kept_connection_that_was_closed_is_replaced_at_once(stub):
+    answers = ask_each(stub, "tokens=2", "tokens=3,stale")
+
+    assert [(answer.error, answer.text) for answer in answers] == [(None, expected_text("t", n)) for n in (2, 3)]
+    first, stale, fresh = [entry["peer_port"] for entry in stub.ledger()]
+    assert first == stale != fresh
+
+
+def test_a_fresh_connection_that_is_closed_without_an_answer_is_a_failed_attempt(stub):
+    first, second = ask_each(stub, "tokens=2", "drop")
+
+    assert first.error is None
+    assert isinstance(second.error, StreamBroken)
+    assert len(stub.ledger()) == 3
+
+
+@pytest.mark.parametrize("size", [7_000, 12_000, 60_000])
+def test_long_response_headers_are_read(stub, size):
+    assert ask(stub, f"tokens=2,head={size}").text == expected_text("t", 2)
 
 
 @pytest.mark.parametrize("then", ["malformed", "error", "long"])
@@ -628,7 +703,7 @@ def test_a_connection_that_does_not_come_about_is_given_up_in_time():
     [
         ("hang=headers", FIRST),
         ("hang=first", FIRST),
-        ("comments=forever", FIRST),
+        ("comments=forever", TOTAL),
         ("first=9", FIRST),
         ("hang=stream,after=1", BETWEEN),
         ("hang=stream,after=5", BETWEEN),
@@ -649,6 +724,38 @@ def test_a_slow_stream_within_its_limits_is_let_be(stub):
     answer = ask(stub, "tokens=8,first=0.4,delay=0.2")
 
     assert (answer.error, answer.text) == (None, expected_text("t", 8))
+
+
+def test_keep_alives_are_no_silence(stub):
+    answer = ask(stub, "tokens=2,ping=0.2,first=2", llm_first_token_timeout_seconds=1.0)
+
+    assert (answer.error, answer.text) == (None, expected_text("t", 2))
+
+
+def test_a_second_try_waits_twice_as_long_for_the_first_token(stub):
+    async def once():
+        provider = build(settings_for(stub.base_url))["LOCAL"]
+        try:
+            return await call(provider, f"tokens=2,first={FIRST * 1.3}", patient=True)
+        finally:
+            await provider.aclose()
+
+    answer = uvloop.run(once())
+
+    assert (answer.error, answer.text) == (None, expected_text("t", 2))
+
+
+def test_silence_ends_a_reply_that_may_be_whole(stub):
+    answer = ask(stub, "tokens=3,hang=end,no_usage", llm_token_timeout_seconds=0.3)
+
+    assert (answer.error, answer.text) == (None, expected_text("t", 3))
+
+
+def test_keep_alives_after_the_end_do_not_keep_a_reply_open(stub):
+    answer = ask(stub, "tokens=3,hang=end,no_usage,ping=0.05", llm_token_timeout_seconds=0.3)
+
+    assert (answer.error, answer.text) == (None, expected_text("t", 3))
+    assert answer.seconds < TOTAL
 
 
 def test_thinking_is_not_text_but_is_no_silence_either(stub):

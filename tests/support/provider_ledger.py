@@ -26,6 +26,7 @@ class Entry:
     usage: dict[str, Any] | None = None  # what was told to the client
     finished: bool = False
     disconnected: bool = False
+    dropped: bool = False  # closed without a byte of an answer
     ended_at: tuple[float, float] | None = None
 
     def as_json(self) -> dict[str, Any]:

@@ -15,14 +15,18 @@ checksum of the last user message, or `tag=`. `expected_text(tag, tokens)` gives
              times=N (faults only the first N times this model and message are asked, then all goes well)
  refusal     fail=STATUS  retry_after=SECONDS | date:SECONDS
              error_code=.. (in the object; `string`, `none`, `text`: the status, as LiteLLM says it)
-             flagged=REASON+REASON (what a moderation says, with the prompt in it)
+             quotes=WORD (in the sentence)  flagged=REASON+REASON (what a moderation says, with the prompt in it)
              uuid_names (400 without a word where X-Request-ID is no UUID)
+             strict=FIELD+FIELD (422 naming the first of these that the body, or in lower case the headers, hold;
+             `system`: 400 where there is a system message)
              redirect=URL  slow_error (hangs in the error's body)  long_error=BYTES
  silence     hang=headers | first (after the role) | stream (after `after=N` tokens) | error | end (after finish)
              | done (after [DONE]: never closes)  comments=N (before the text) | comments=forever
+             ping=SECONDS (a comment so often, whatever else is sent)
              drip=SECONDS (between single bytes)
  breaks      cut=N (connection closed after N tokens, chunk not ended)  eof=N (clean end after N tokens)
              close (no chunks: the end of the connection is the end)  reset=N (RST)  drop (closed before the headers)
+             stale (a connection that is used again is reset before the headers)
              garbage (not HTTP)  error_event=N (error object after N tokens; with error_code)  malformed=N  not_object=N
              then=malformed | error | long (after the finish)
  oddities    cost=NaN | Infinity (bare)  declines (says it as a refusal)  vllm_error (the error object is the body)
@@ -30,6 +34,7 @@ checksum of the last user message, or `tag=`. `expected_text(tag, tokens)` gives
              nul  surrogate  split_pair  bad_utf8  unicode  new_id  content_null  empty_deltas  no_usage  no_done
              no_finish  usage=later|finish|empty_delta  bytes=N (writes of N bytes)  eol=cr|crlf  no_last_line
              whole (a JSON body although a stream was asked for)  whole_error  html  gzip  giant=BYTES (one line)
+             head=BYTES (a header so long)
  servers     server=llamacpp | litellm | transformers | mockllm | openrouter | ollama
 """
 
@@ -136,8 +141,13 @@ class Answer:
     async def give(self) -> web.StreamResponse:
         if self.script.text("hang") == "headers":
             await asyncio.Event().wait()
-        if "drop" in self.script or "garbage" in self.script:
-            return self._break_off(b"this is not HTTP\r\n\r\n" if "garbage" in self.script else b"")
+        if "drop" in self.script or ("stale" in self.script and self._is_used_again()):
+            self.entry.dropped = True
+            return self._break_off(b"", reset="stale" in self.script)
+        if "garbage" in self.script:
+            return self._break_off(b"this is not HTTP\r\n\r\n")
+        if refused := self._strictly_refused():
+            return refused
         if "uuid_names" in self.script and not _is_uuid(self.entry.headers.get("x-request-id")):
             self.entry.status = 400
             return web.Response(status=400)
@@ -148,6 +158,22 @@ class Answer:
         if not self.entry.stream or "whole" in self.script or "whole_error" in self.script:
             return await self._whole()
         return await self._stream()
+
+    def _is_used_again(self) -> bool:
+        others = (entry for entry in self.request.app[LEDGER].entries if entry is not self.entry)
+        return any(other.peer_port == self.entry.peer_port for other in others)
+
+    def _strictly_refused(self) -> web.Response | None:
+        refused = self.script.text("strict").split("+") if "strict" in self.script else []
+        name = next((word for word in refused if word in self.entry.parameters or word in self.entry.headers), None)
+        if name:
+            self.entry.status = 422
+            fault = {"type": "extra_forbidden", "loc": ["body", name], "msg": "Extra inputs are not permitted"}
+            return web.json_response({"detail": [fault]}, status=422)
+        if "system" in refused and any(turn["role"] == "system" for turn in self.entry.turns):
+            self.entry.status = 400
+            return web.json_response({"error": {"message": "System role not supported"}}, status=400)
+        return None
 
     async def _refuse(self) -> web.StreamResponse:
         status = self.entry.status = self.script.count("fail", 302)
@@ -176,7 +202,7 @@ class Answer:
         if code == "text":
             return {"error": {"message": "CANARY", "type": "throttling_error", "param": None, "code": status or "500"}}
         coded: dict[str, Any] = {} if code in ("", "none") else {"code": int(code) if code.isdigit() else code}
-        canary = f"CANARY you said: {self.entry.last_user_message}"
+        canary = f"CANARY {self.script.text('quotes')} you said: {self.entry.last_user_message}"
         error = {"message": canary, "type": "stub_error"} | coded
         if "vllm_error" in self.script:
             return {"object": "error", "param": None} | error
@@ -205,6 +231,20 @@ class Answer:
 
     async def _stream(self) -> web.StreamResponse:
         wire = await Wire.open(self.request, self.script)
+        if "ping" not in self.script:
+            return await self._write(wire)
+        pings = asyncio.ensure_future(self._ping(wire, self.script.number("ping", 0)))
+        try:
+            return await self._write(wire)
+        finally:
+            pings.cancel()
+
+    async def _ping(self, wire: Wire, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            await wire.write(b": ping\n\n")
+
+    async def _write(self, wire: Wire) -> web.StreamResponse:
         if "giant" in self.script:
             await wire.write(b'data: {"choices": "' + b"x" * self.script.count("giant", 0) + b'"}\n\n')
         for number in range(self.script.count("comments", 0) if self.script.text("comments") != "forever" else 0):
@@ -299,6 +339,8 @@ class Wire:
         headers = {"Content-Type": "text/event-stream", "X-Generation-Id": f"gen-{script.tag}", "Set-Cookie": "stub=1"}
         if "gzip" in script:
             headers["Content-Encoding"] = "gzip"
+        if "head" in script:
+            headers["X-Policy"] = "p" * script.count("head", 0)
         response = web.StreamResponse(headers=headers)
         if "close" in script:
             response.force_close()

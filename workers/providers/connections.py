@@ -6,6 +6,8 @@ import base64
 import contextlib
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -21,6 +23,7 @@ from chat_backend.domain.errors import ProviderError, ProviderUnreachable, Strea
 
 MOST_CONNECTIONS = 1000
 PIECE_BYTES = 64 * 1024
+MOST_HEAD_BYTES = 64 * 1024
 
 # aiohttp's own are here too: the transport translates only most of them.
 TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, HttpProcessingError, OSError, UnicodeError)
@@ -35,12 +38,32 @@ _NO_CONNECTION = (
 )
 
 
-class AbortingConnector(aiohttp.TCPConnector):
-    """Closes at once what can't be used again.
+@dataclass
+class Connecting:
+    """How one call gets its connection: `fresh` asks for a new one, `reused` tells that it was an old one."""
 
-    aiohttp's own way waits until the rest of the request has been sent, and over TLS up to half a minute for the
-    other side's farewell: a provider that does not read would never learn of a cancel, and would go on billing.
+    fresh: bool = False
+    reused: bool = False
+
+
+# Of the current call: the transport has no parameter for it.
+CONNECTING: ContextVar[Connecting | None] = ContextVar("connecting", default=None)
+
+
+class AbortingConnector(aiohttp.TCPConnector):
+    """Closes at once what can't be used again, and heeds `CONNECTING`.
+
+    aiohttp itself waits until the rest of the request has been sent, and over TLS up to half a minute for the other
+    side to close: a provider that does not read would never learn of a cancel, and would go on billing.
     """
+
+    async def _get(self, key: Any, traces: list[Any]) -> Any:
+        connecting = CONNECTING.get() or Connecting()
+        if connecting.fresh:
+            return None
+        connection = await super()._get(key, traces)
+        connecting.reused = connection is not None
+        return connection
 
     def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:
         if should_close or protocol.should_close:
@@ -55,7 +78,10 @@ def open_client(settings: Settings, headers: Mapping[str, str]) -> httpx.AsyncCl
 
     def session() -> aiohttp.ClientSession:
         connector = AbortingConnector(limit=limit, ssl=tls)
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        jar = aiohttp.DummyCookieJar()
+        return aiohttp.ClientSession(
+            connector=connector, cookie_jar=jar, max_line_size=MOST_HEAD_BYTES, max_field_size=MOST_HEAD_BYTES
+        )
 
     seconds = settings.llm_connect_timeout_seconds
     plain = {"Accept-Encoding": "identity", "Content-Type": "application/json", "User-Agent": "chat_backend"}
@@ -87,6 +113,15 @@ def translated(error: BaseException, http_status: int | None) -> ProviderError:
     if http_status is None and isinstance(cause, _NO_CONNECTION):
         return ProviderUnreachable("The provider can't be reached.")
     return StreamBroken("The connection to the provider broke.", http_status=http_status)
+
+
+def was_stale(error: BaseException, connecting: Connecting) -> bool:
+    """Tell whether a call failed because the other side had closed a kept connection.
+
+    Only for a call that has no answer yet: once an answer has begun, the request was taken.
+    """
+    cause = error.__cause__ or error
+    return connecting.reused and isinstance(cause, aiohttp.ClientOSError | aiohttp.ServerDisconnectedError)
 
 
 def bearer(api_key: str) -> dict[str, str]:

@@ -13,30 +13,31 @@ class Stage(IntEnum):
 
     WAITING = 0  # nothing written yet
     WRITING = 1
-    FINISHED = 2  # the text is whole, counts may follow
+    ENDING = 2  # the text is whole, little may follow
     DONE = 3  # nothing follows
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds: until the first token, between tokens, for all of it, and for what may follow the text."""
+    """Seconds of silence before the first token, between tokens and near the end, and seconds for all of it."""
 
     first: float
     between: float
     total: float
-    after_finish: float = 5.0
+    after_ending: float = 5.0
     # Only for the end of the body to come in, so that the connection can be used again.
     after_done: float = 0.05
 
 
 class Deadlines:
-    """Ends a block by TimeoutError when its deadline passes; the deadline moves with the stages of a reply.
+    """Ends a block by TimeoutError when its deadline passes; every sign of life moves the deadline.
 
     Moving it is one assignment: the loop's timer looks again when it fires. A timer a token would be a heap of them.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._silence = (limits.first, limits.between, limits.after_ending, limits.after_done)
         self._stage = Stage.WAITING
         self._scope = asyncio.timeout(None)
 
@@ -60,20 +61,13 @@ class Deadlines:
         return self._scope.expired()
 
     def heard(self, stage: Stage) -> None:
-        """Take note that the provider said something, and how far the reply is."""
-        if stage is Stage.WRITING:
-            self._due = self._loop.time() + self._limits.between
+        """Note a sign of life, and how far the reply is."""
+        self._due = self._loop.time() + self._silence[stage]
         if stage is not self._stage:
-            self._enter(stage)
-
-    def _enter(self, stage: Stage) -> None:
-        self._stage = stage
-        if stage is not Stage.WRITING:
-            allowed = self._limits.after_done if stage is Stage.DONE else self._limits.after_finish
-            self._due = self._loop.time() + allowed
-        # The new deadline may be earlier than the one that the timer knows.
-        self._timer.cancel()
-        self._look()
+            self._stage = stage
+            # The new deadline may be earlier than the one that the timer knows.
+            self._timer.cancel()
+            self._look()
 
     def _look(self) -> None:
         due, now = min(self._due, self._end), self._loop.time()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -21,15 +21,26 @@ from chat_backend.domain.errors import (
     ReplyTooLong,
     StreamBroken,
 )
-from chat_backend.domain.prompt import PromptRequest
+from chat_backend.domain.prompt import PromptRequest, without_system
 from workers.providers.base import Completion
+from workers.providers.concessions import (
+    REQUEST_ID,
+    STREAM_OPTIONS,
+    SYSTEM_MESSAGE,
+    Concessions,
+    FieldRefused,
+    named_in,
+)
 from workers.providers.connections import (
+    CONNECTING,
     PIECE_BYTES,
     TRANSPORT_ERRORS,
+    Connecting,
     open_client,
     parts,
     pieces,
     translated,
+    was_stale,
     without_credentials,
 )
 from workers.providers.deadlines import Deadlines, Limits, Stage
@@ -40,9 +51,6 @@ from workers.providers.text import parse, short
 MOST_ERROR_BYTES = 8 * 1024
 ERROR_BODY_SECONDS = 1.0
 MODELS_SECONDS = 4.0
-# By it an attempt is found in the logs of who answers. OpenAI's word for a name that the client gives: in X-Request-ID
-# llama-cpp-python's server takes nothing but a UUID.
-REQUEST_ID = "X-Client-Request-Id"
 
 Options = dict[str, Any]
 
@@ -69,11 +77,7 @@ class OpenAICompatible:
         self._base_url, credentials = without_credentials(base_url)
         self._headers = {**credentials, **headers}
         self._settings = settings
-        self._limits = Limits(
-            first=settings.llm_first_token_timeout_seconds,
-            between=settings.llm_token_timeout_seconds,
-            total=settings.llm_total_timeout_seconds,
-        )
+        self._concessions = Concessions()
         self._opened: httpx.AsyncClient | None = None
 
     async def stream(
@@ -81,22 +85,12 @@ class OpenAICompatible:
     ) -> Completion:
         """Ask for a reply; hand its text to `on_text` as it arrives. See base.Provider."""
         reply = ReplyReader(on_text, known)
-        known = reply.known
         try:
-            async with Deadlines(self._limits) as deadlines:
-                await self._read(request, reply, deadlines)
-        except TimeoutError:
-            if not reply.finished:
-                raise ProviderTimeout("The provider was silent for too long.", http_status=known.http_status) from None
-        except TRANSPORT_ERRORS as error:
-            if not reply.finished:
-                raise translated(error, known.http_status) from error
+            await self._complete(request, reply)
         except ProviderError as error:
-            # What follows the whole text, counts or a farewell, is not worth throwing the reply away for.
-            if not reply.finished or isinstance(error, ReplyTooLong):
-                error.http_status = error.http_status or known.http_status
-                raise
-        return known
+            error.http_status = error.http_status or reply.known.http_status
+            raise
+        return reply.known
 
     def spelled(self, options: Mapping[str, Any]) -> Options:
         """Return options in the provider's own words."""
@@ -118,14 +112,61 @@ class OpenAICompatible:
             await self._opened.aclose()
             self._opened = None
 
+    async def _complete(self, request: PromptRequest, reply: ReplyReader) -> None:
+        try:
+            async with Deadlines(self._limits(request)) as deadlines:
+                await self._read(request, reply, deadlines)
+        except TimeoutError:
+            if not reply.may_be_whole:
+                raise ProviderTimeout("The provider was silent for too long.") from None
+        except TRANSPORT_ERRORS as error:
+            if not reply.is_whole:
+                raise translated(error, reply.known.http_status) from error
+        except ProviderError as error:
+            # What follows the whole text, counts or a farewell, is not worth throwing the reply away for.
+            if not reply.is_whole or isinstance(error, ReplyTooLong):
+                raise
+        reply.conclude()
+
+    def _limits(self, request: PromptRequest) -> Limits:
+        settings, factor = self._settings, 2 if request.patient else 1
+        return Limits(
+            first=factor * settings.llm_first_token_timeout_seconds,
+            between=settings.llm_token_timeout_seconds,
+            total=settings.llm_total_timeout_seconds,
+        )
+
     async def _read(self, request: PromptRequest, reply: ReplyReader, deadlines: Deadlines) -> None:
-        body = _body(request, self.spelled(request.options))
-        async with self._request("POST", "/chat/completions", body, name=request.name) as response:
+        """Ask; again without what the provider names as refused, and once more if a kept connection was closed."""
+        without = self._concessions.of(request.model)
+        connecting = Connecting()
+        while True:
+            token = CONNECTING.set(connecting)
+            try:
+                await self._ask(request, reply, deadlines, without)
+                return
+            except FieldRefused as refused:
+                without |= {refused.name}
+                reply.known.http_status = None
+                deadlines.heard(Stage.WAITING)
+            except TRANSPORT_ERRORS as error:
+                if reply.known.http_status is not None or not was_stale(error, connecting):
+                    raise
+                connecting = Connecting(fresh=True)
+            finally:
+                CONNECTING.reset(token)
+
+    async def _ask(
+        self, request: PromptRequest, reply: ReplyReader, deadlines: Deadlines, without: frozenset[str]
+    ) -> None:
+        body = _body(request, self.spelled(request.options), without)
+        name = "" if REQUEST_ID in without else request.name
+        async with self._request("POST", "/chat/completions", body, name=name) as response:
             reply.begin(response.status_code, response.headers)
-            if not response.is_success:
-                # The answer is known: a body that hangs must not turn it into a timeout.
-                deadlines.heard(Stage.FINISHED)
-            await self._check(response)
+            # The answer to a refused request is known: a body that hangs must not turn it into a timeout.
+            deadlines.heard(reply.stage if response.is_success else Stage.ENDING)
+            await self._check(response, added={STREAM_OPTIONS, REQUEST_ID, SYSTEM_MESSAGE} - without)
+            self._concessions.remember(request.model, without)
             async with parts(response) as received:
                 async for part in received:
                     if reply.feed(part):
@@ -160,11 +201,14 @@ class OpenAICompatible:
         headers["Content-Length"] = str(len(body))
         return self._client().stream(method, self._base_url + path, content=pieces(body), headers=headers)
 
-    async def _check(self, response: httpx.Response) -> None:
+    async def _check(self, response: httpx.Response, added: Collection[str] = ()) -> None:
         if not response.is_success:
-            error = refusal(response.status_code, response.headers, await _error_object(response))
+            body = await _error_body(response)
+            error = refusal(response.status_code, response.headers, _error_object(body))
             facts = {"provider": self.name, "status": response.status_code, "said": error.error_type}
             logger.info("A provider refused a request", extra={"action": "provider_refused", **facts})
+            if name := named_in(response.status_code, body, added):
+                raise FieldRefused(name)
             raise error
         if response.headers.get("content-encoding", "identity") != "identity":
             raise StreamBroken("The provider compressed what must be plain.", http_status=response.status_code)
@@ -175,17 +219,19 @@ class OpenAICompatible:
         return self._opened
 
 
-def _body(request: PromptRequest, options: Options) -> bytes:
-    body = {
+def _body(request: PromptRequest, options: Options, without: frozenset[str]) -> bytes:
+    turns = without_system(request.turns) if SYSTEM_MESSAGE in without else request.turns
+    body: dict[str, Any] = {
         "model": request.model,
-        "messages": [{"role": turn.role, "content": turn.content} for turn in request.turns],
+        "messages": [{"role": turn.role, "content": turn.content} for turn in turns],
         "stream": True,
-        "stream_options": {"include_usage": True},
     }
+    if STREAM_OPTIONS not in without:
+        body[STREAM_OPTIONS] = {"include_usage": True}
     return orjson.dumps(body | options)
 
 
-async def _error_object(response: httpx.Response) -> Any:
+async def _error_body(response: httpx.Response) -> bytes:
     """Read what a refusal says of itself, where it says it soon and briefly."""
     body = bytearray()
     with contextlib.suppress(TimeoutError, *TRANSPORT_ERRORS):
@@ -193,7 +239,11 @@ async def _error_object(response: httpx.Response) -> Any:
             async for part in received:
                 body += part
                 if len(body) > MOST_ERROR_BYTES:
-                    return None
+                    return b""
+    return bytes(body)
+
+
+def _error_object(body: bytes) -> Any:
     with contextlib.suppress(ProviderError):
-        return error_in(parse(bytes(body)))
+        return error_in(parse(body))
     return None

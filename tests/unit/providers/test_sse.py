@@ -20,11 +20,16 @@ LINES = st.sampled_from(
         b": comment",
         b"",
         b"event: x",
+        b"event: error",
+        b"event: ping",
+        b'{"a": 1}',
+        b"data: [DONE]",
         b"id: 1",
         b"\xe2\x80\xa8",
         b"x",
     ]
 )
+WHOLE = ([b"{}"], [b'{"a": 1}'], [b"[DONE]"])
 STREAMS = st.lists(st.tuples(LINES, st.sampled_from([b"\n", b"\r", b"\r\n"])), max_size=30).map(
     lambda parts: b"".join(line + end for line, end in parts)
 )
@@ -40,23 +45,41 @@ def cut(stream: bytes, places: list[int]) -> list[bytes]:
     return [stream[start:end] for start, end in itertools.pairwise(edges)]
 
 
-def by_the_book(stream: bytes) -> list[bytes]:
-    """Split the slow way, as the standard says it: one whole stream, one line after the other."""
+def read_line_by_line(stream: bytes) -> list[bytes]:
+    """Split the slow way: one whole stream, one line after the other, by the standard and our two deviations."""
     found: list[bytes] = []
     data: list[bytes] = []
+    name = b""
+    per_line = False
+
+    def end() -> None:
+        nonlocal name
+        joined = b"\n".join(data)
+        if name == b"error" or (joined and name != b"ping"):
+            found.append(joined)
+        data.clear()
+        name = b""
+
     for line in re.split(rb"\r\n|\r|\n", stream)[:-1]:
-        field, _, value = line.partition(b":")
+        field, _, value = (b"data", b"", line) if line.startswith(b"{") else line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"event":
+            name = value
         if field == b"data":
-            data.append(value.removeprefix(b" "))
+            if data[:1] in WHOLE and len(data) == 1 and value:
+                per_line = True
+                end()
+            data.append(value)
+            if per_line and data in WHOLE:
+                end()
         if not line:
-            found += [event for event in [b"\n".join(data)] if event]
-            data = []
+            end()
     return found
 
 
 @given(STREAMS)
-def test_the_events_are_those_of_the_standard(stream):
-    expected = by_the_book(stream)
+def test_events_are_those_of_the_standard_and_of_whole_lines(stream):
+    expected = read_line_by_line(stream)
 
     found = events(stream)
 

@@ -191,6 +191,7 @@ export default {
   PROVIDER_FAILED: "the provider failed: {said}",
   CIRCUIT_OPEN: "this model has been failing for everyone; it was not asked.",
   STREAM_BROKEN: "the answer broke off.",
+  EMPTY_REPLY: "the model ended without an answer.",
   REPLY_TOO_LONG: "it became too long.",
   WORKER_LOST: "the workers that wrote it died, one after the other.",
   JOB_EXPIRED: "nobody could begin with it in time.",
