@@ -389,8 +389,14 @@ class Settings:
         _choice("off", "on"),
     )
     llm_connect_timeout_seconds: float = setting(5.0, "Limit for connecting to a provider.", _seconds(0.1, 60))
-    llm_first_token_timeout_seconds: float = setting(60.0, "Limit for the first token.", _seconds(0.1, 600))
-    llm_token_timeout_seconds: float = setting(30.0, "Limit between two tokens.", _seconds(0.1, 600))
+    llm_first_token_timeout_seconds: float = setting(
+        300.0,
+        "Limit for silence before the first token, twice as long when tried again after a timeout; keep-alives count.",
+        _seconds(0.1, 600),
+    )
+    llm_token_timeout_seconds: float = setting(
+        30.0, "Limit for silence between two tokens; keep-alives and reasoning count.", _seconds(0.1, 600)
+    )
     llm_total_timeout_seconds: float = setting(600.0, "Limit for a whole reply.", _seconds(0.1, 7200))
     llm_max_attempts: int = setting(3, "Failed attempts at one provider before the next, or the end.", _int(1, 20))
     llm_backoff_base_seconds: float = setting(1.0, "First step of the backoff between attempts.", _seconds(0.001, 60))

@@ -273,7 +273,9 @@ def _next_call(uow: UnitOfWork, owned: Owned, terms: Terms, *, may_sum_up: bool)
         purpose, turns = Purpose.REPLY, prompt.turns
         options = {name: wanted[name] for name in OPTIONS if wanted.get(name) is not None}
     _begin(uow, owned, terms, purpose, turns)
-    request = PromptRequest(job.model, turns, options, name=name_of(job))
+    # A server that was loading the model when we hung up begins to load it anew.
+    patient = _timed_out(owned.attempt, job)
+    request = PromptRequest(job.model, turns, options, name=name_of(job), patient=patient)
     return Claim(
         *(job.id, chat.id, owned.reply.id, job.attempt, job.provider, request, job.trace_id),
         purpose=purpose,
@@ -392,7 +394,8 @@ def failed(
 
 def _next(job: LlmJob, error: ProviderError, policy: RetryPolicy) -> float | None:
     job.failures += 1
-    delay = policy.delay(error, job.failures)
+    timeouts = [attempt for attempt in job.attempts if _timed_out(attempt, job) and attempt.purpose == Purpose.REPLY]
+    delay = policy.delay(error, job.failures, timeouts=len(timeouts))
     if delay is not None:
         return delay
     if isinstance(error, ReplyTooLong) or job.chain_position + 1 >= len(job.chain):
@@ -400,6 +403,13 @@ def _next(job: LlmJob, error: ProviderError, policy: RetryPolicy) -> float | Non
     job.chain_position += 1
     job.failures = 0
     return 0.0
+
+
+def _timed_out(attempt: LlmAttempt | None, job: LlmJob) -> bool:
+    """Whether an attempt timed out at the model that the job is at now."""
+    if attempt is None or attempt.error_code != ErrorCode.PROVIDER_TIMEOUT:
+        return False
+    return (attempt.provider, attempt.model) == (job.provider, job.model)
 
 
 def _back_to_queue(owned: Owned, *, delay: float) -> None:

@@ -9,7 +9,14 @@ import pytest
 from sqlalchemy import update
 
 from chat_backend.domain.enums import JobStatus, MessageStatus, Outcome
-from chat_backend.domain.errors import ErrorCode, LeaseLost, ProviderRefused, ReplyTooLong, StreamBroken
+from chat_backend.domain.errors import (
+    ErrorCode,
+    LeaseLost,
+    ProviderRefused,
+    ProviderTimeout,
+    ReplyTooLong,
+    StreamBroken,
+)
 from chat_backend.domain.retry import RetryPolicy
 from chat_backend.domain.usage import Usage
 from chat_backend.models import LlmJob
@@ -30,6 +37,23 @@ def fail(world: World, claim: Claim, error: Exception, text: str = "", policy: R
 def let_lease_end(world: World, claim: Claim) -> None:
     with world.backend.unit_of_work() as uow:
         uow.session.execute(update(LlmJob).where(LlmJob.id == claim.job_id).values(lease_until=1.0))
+
+
+def test_after_a_timeout_the_same_model_is_asked_once_more_with_more_patience(world: World) -> None:
+    policy = RetryPolicy(max_attempts=5, base_seconds=0.0, cap_seconds=0.0)
+    session_id = world.new_session(fallbacks=["LOCAL:other"])
+    job = world.ask(session_id, "Hello")
+
+    asked = []
+    for error in (ProviderTimeout("x"), StreamBroken("x"), ProviderTimeout("x"), ProviderTimeout("x")):
+        claim = world.must_claim(job.id)
+        asked.append((claim.request.model, claim.request.patient))
+        fail(world, claim, error, policy=policy)
+    last = world.must_claim(job.id)
+
+    first = asked[0][0]
+    assert asked == [(first, False), (first, True), (first, False), ("other", False)]
+    assert (last.request.model, last.request.patient) == ("other", True)
 
 
 def test_an_attempt_keeps_all_that_is_billed(world: World) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat_backend.domain.errors import ProviderRefused, StreamBroken
+from chat_backend.domain.errors import ProviderRefused, ProviderTimeout, StreamBroken
 from chat_backend.domain.retry import RetryPolicy
 
 POLICY = RetryPolicy(max_attempts=3, base_seconds=1.0, cap_seconds=20.0)
@@ -76,3 +76,14 @@ def test_the_wait_never_passes_the_cap(failures, base, cap):
 
     assert delay is not None
     assert 0 <= delay <= cap
+
+
+def test_a_timeout_is_tried_again_once():
+    delays = [POLICY.delay(ProviderTimeout("x"), 1, timeouts=1), POLICY.delay(ProviderTimeout("x"), 2, timeouts=2)]
+
+    assert [delay is None for delay in delays] == [False, True]
+
+
+def test_other_failures_do_not_use_up_the_second_try_of_a_timeout():
+    assert POLICY.delay(ProviderTimeout("x"), 2, timeouts=1) is not None
+    assert POLICY.delay(StreamBroken("x"), 2, timeouts=2) is not None
