@@ -584,9 +584,9 @@ def test_a_fresh_connection_that_is_closed_without_an_answer_is_a_failed_attempt
     assert len(stub.ledger()) == 3
 
 
-@pytest.mark.parametrize("size", [7_000, 12_000, 60_000])
-def test_long_response_headers_are_read(stub, size):
-    assert ask(stub, f"tokens=2,head={size}").text == expected_text("t", 2)
+@pytest.mark.parametrize("head", ["head=7000", "head=12000", "head=60000", "heads=300", "encoding=utf-8"])
+def test_odd_response_heads_are_read(stub, head):
+    assert ask(stub, f"tokens=2,{head}").text == expected_text("t", 2)
 
 
 @pytest.mark.parametrize("then", ["malformed", "error", "long"])

@@ -34,7 +34,7 @@ checksum of the last user message, or `tag=`. `expected_text(tag, tokens)` gives
              nul  surrogate  split_pair  bad_utf8  unicode  new_id  content_null  empty_deltas  no_usage  no_done
              no_finish  usage=later|finish|empty_delta  bytes=N (writes of N bytes)  eol=cr|crlf  no_last_line
              whole (a JSON body although a stream was asked for)  whole_error  html  gzip  giant=BYTES (one line)
-             head=BYTES (a header so long)
+             head=BYTES (a header so long)  heads=N (so many headers)  encoding=WORD (plain, whatever it says)
  servers     server=llamacpp | litellm | transformers | mockllm | openrouter | ollama
 """
 
@@ -337,10 +337,11 @@ class Wire:
     @classmethod
     async def open(cls, request: web.Request, script: Script) -> Wire:
         headers = {"Content-Type": "text/event-stream", "X-Generation-Id": f"gen-{script.tag}", "Set-Cookie": "stub=1"}
-        if "gzip" in script:
-            headers["Content-Encoding"] = "gzip"
+        if "gzip" in script or "encoding" in script:
+            headers["Content-Encoding"] = script.text("encoding", "gzip")
         if "head" in script:
             headers["X-Policy"] = "p" * script.count("head", 0)
+        headers |= {f"X-Policy-{number}": "p" for number in range(script.count("heads", 0))}
         response = web.StreamResponse(headers=headers)
         if "close" in script:
             response.force_close()

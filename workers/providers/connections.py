@@ -23,7 +23,8 @@ from chat_backend.domain.errors import ProviderError, ProviderUnreachable, Strea
 
 MOST_CONNECTIONS = 1000
 PIECE_BYTES = 64 * 1024
-MOST_HEAD_BYTES = 64 * 1024
+MOST_HEADER_BYTES = 64 * 1024
+MOST_HEADERS = 1000
 
 # aiohttp's own are here too: the transport translates only most of them.
 TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, HttpProcessingError, OSError, UnicodeError)
@@ -78,9 +79,12 @@ def open_client(settings: Settings, headers: Mapping[str, str]) -> httpx.AsyncCl
 
     def session() -> aiohttp.ClientSession:
         connector = AbortingConnector(limit=limit, ssl=tls)
-        jar = aiohttp.DummyCookieJar()
         return aiohttp.ClientSession(
-            connector=connector, cookie_jar=jar, max_line_size=MOST_HEAD_BYTES, max_field_size=MOST_HEAD_BYTES
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            max_line_size=MOST_HEADER_BYTES,
+            max_field_size=MOST_HEADER_BYTES,
+            max_headers=MOST_HEADERS,
         )
 
     seconds = settings.llm_connect_timeout_seconds

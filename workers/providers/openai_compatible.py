@@ -51,6 +51,8 @@ from workers.providers.text import parse, short
 MOST_ERROR_BYTES = 8 * 1024
 ERROR_BODY_SECONDS = 1.0
 MODELS_SECONDS = 4.0
+# Other values are no encodings at all (`utf-8`, nothing), and the body is plain.
+COMPRESSED = {"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"}
 
 Options = dict[str, Any]
 
@@ -210,7 +212,7 @@ class OpenAICompatible:
             if name := named_in(response.status_code, body, added):
                 raise FieldRefused(name)
             raise error
-        if response.headers.get("content-encoding", "identity") != "identity":
+        if response.headers.get("content-encoding", "").strip().lower() in COMPRESSED:
             raise StreamBroken("The provider compressed what must be plain.", http_status=response.status_code)
 
     def _client(self) -> httpx.AsyncClient:

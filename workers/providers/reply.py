@@ -14,7 +14,7 @@ from workers.providers.content import has_unread, text_in
 from workers.providers.deadlines import Stage
 from workers.providers.finish_reasons import explains_no_text, understood
 from workers.providers.refusals import refusal_in_stream
-from workers.providers.sse import DONE, ErrorEvent, EventSplitter
+from workers.providers.sse import DONE, KEEP_ALIVE, ErrorEvent, EventSplitter
 from workers.providers.stream_errors import error_in_event
 from workers.providers.text import TextMender, parse, short, storable
 
@@ -22,6 +22,8 @@ MOST_STREAM_BYTES = 32 * 1024 * 1024
 MOST_BODY_BYTES = 8 * 1024 * 1024
 # White space and the bytes of a byte order mark.
 _BEFORE_ANYTHING = b" \t\r\n\xef\xbb\xbf"
+# Tokens of a reply without text: marks of its beginning and end. Where more are counted, there was a text.
+_MOST_SILENT = 10
 
 
 class Finish(IntEnum):
@@ -115,7 +117,7 @@ class ReplyReader:
             return
         if self._reasoned:
             raise EmptyReply("The model thought, and ended its reply without an answer.")
-        if self._found_unread or not self._found_content:
+        if self._found_unread or not self._found_content or (self.known.counts.completion_tokens or 0) > _MOST_SILENT:
             raise EmptyReply("The provider ended its reply without a text that could be found.")
 
     def flush(self, *, last: bool = False) -> None:
@@ -161,9 +163,10 @@ class ReplyReader:
             self._take_chunk(parse(event))
             return
         event = event.strip(_BEFORE_ANYTHING)
-        if event == DONE:
+        word = event.strip(b'"')
+        if word.upper() == DONE:
             self._take_done()
-        elif event:
+        elif word and word.lower() not in KEEP_ALIVE:
             found = parse(event)
             for chunk in found if isinstance(found, list) else [found]:
                 self._take_chunk(chunk)
@@ -212,6 +215,8 @@ class ReplyReader:
 
     def _look(self, choice: dict[str, Any]) -> tuple[str, str]:
         """Look for the text and the reasoning in every place where they may be."""
+        if error := choice.get("error"):
+            raise refusal_in_stream(error, self._headers)
         delta, message = choice.get("delta"), choice.get("message")
         written = delta or message or {}
         if isinstance(written, str):

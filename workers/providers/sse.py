@@ -9,7 +9,7 @@ from workers.providers.text import parse
 # The longest reply there may be has room in one event, though each of its characters is written as two escapes.
 LONGEST_LINE_BYTES = REPLY_CHARACTERS * len(r"\ud83d\ude00") + 256 * 1024
 DONE = b"[DONE]"
-_KEEP_ALIVE = {b"ping", b"heartbeat", b"keepalive", b"keep-alive", b"keep_alive"}
+KEEP_ALIVE = {b"ping", b"heartbeat", b"keepalive", b"keep-alive", b"keep_alive"}
 
 
 class ErrorEvent(bytes):
@@ -107,7 +107,7 @@ class EventSplitter:
         self._name = b""
         if b"error" in name:
             events.append(ErrorEvent(event))
-        elif event and name not in _KEEP_ALIVE:
+        elif event and name not in KEEP_ALIVE:
             events.append(event)
 
 
