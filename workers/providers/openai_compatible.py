@@ -167,7 +167,7 @@ class OpenAICompatible:
             reply.begin(response.status_code, response.headers)
             # The answer to a refused request is known: a body that hangs must not turn it into a timeout.
             deadlines.heard(reply.stage if response.is_success else Stage.ENDING)
-            await self._check(response, added={STREAM_OPTIONS, REQUEST_ID, SYSTEM_MESSAGE} - without)
+            await self._check(response, _added(request) - without)
             self._concessions.remember(request.model, without)
             async with parts(response) as received:
                 async for part in received:
@@ -219,6 +219,12 @@ class OpenAICompatible:
         if self._opened is None:
             self._opened = open_client(self._settings, self._headers)
         return self._opened
+
+
+def _added(request: PromptRequest) -> set[str]:
+    """Return what of a request the provider could do without."""
+    has_system = any(turn.role == "system" for turn in request.turns[:1])
+    return {STREAM_OPTIONS} | ({REQUEST_ID} if request.name else set()) | ({SYSTEM_MESSAGE} if has_system else set())
 
 
 def _body(request: PromptRequest, options: Options, without: frozenset[str]) -> bytes:

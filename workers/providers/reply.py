@@ -67,12 +67,12 @@ class ReplyReader:
     @property
     def may_be_whole(self) -> bool:
         """Whether the reply is whole if nothing more comes."""
-        return self._finish > Finish.NONE or self.stage >= Stage.ENDING
+        return self.stage >= Stage.ENDING or (self._finish > Finish.NONE and self.stage is Stage.WRITING)
 
     @property
     def is_whole(self) -> bool:
         """Whether the reply is whole whatever comes: what breaks afterwards takes nothing away."""
-        return self._finish is Finish.ALONE or self.stage >= Stage.ENDING
+        return self.stage >= Stage.ENDING or (self._finish is Finish.ALONE and self.stage is Stage.WRITING)
 
     def begin(self, http_status: int, headers: Mapping[str, str]) -> None:
         """Take note of the head of the response."""
@@ -107,7 +107,7 @@ class ReplyReader:
             self._take(self._splitter.end())
         # Where nothing tells the length of the body, its end may be a cut.
         unsure = self._finish is Finish.DOUBTFUL and self.stage < Stage.ENDING and not self._is_framed()
-        if unsure or not self.may_be_whole:
+        if unsure or not (self._finish or self.stage >= Stage.ENDING):
             raise StreamBroken("The provider's stream ended before the reply did.")
 
     def conclude(self) -> None:
@@ -115,9 +115,10 @@ class ReplyReader:
         self.flush(last=True)
         if self._answered or explains_no_text(self.known.finish_reason):
             return
-        if self._reasoned:
+        counts = self.known.counts
+        if self._reasoned or counts.reasoning_tokens:
             raise EmptyReply("The model thought, and ended its reply without an answer.")
-        if self._found_unread or not self._found_content or (self.known.counts.completion_tokens or 0) > _MOST_SILENT:
+        if self._found_unread or not self._found_content or (counts.completion_tokens or 0) > _MOST_SILENT:
             raise EmptyReply("The provider ended its reply without a text that could be found.")
 
     def flush(self, *, last: bool = False) -> None:

@@ -169,6 +169,12 @@ def test_what_breaks_after_a_doubtful_end_breaks_the_reply(after: Any) -> None:
     assert read([(events(chunk("One two."), STOP, done=False) + bad).encode()]) == ONE_TWO
 
 
+def test_an_error_after_a_finish_reason_without_text_fails_the_reply() -> None:
+    begun = events(chunk("", "stop", role="assistant"), done=False)
+
+    assert read([(begun + 'data: {"error": {"message": "x"}}\n\n').encode()]) == Read("", FAILED, "stop")
+
+
 @pytest.mark.parametrize(
     ("stream", "error"),
     [
