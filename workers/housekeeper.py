@@ -1,39 +1,72 @@
-"""What every worker does now and then beside its jobs: it forgets what is past its time."""
+"""What every worker does now and then beside its jobs: it deletes what is past its time."""
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
 from uuid import UUID
+
+from sqlalchemy.orm import Session
 
 from chat_backend.bootstrap import Backend
 from chat_backend.config import Settings
 from chat_backend.services import housekeeping, model_titles
 
+# Half of the interval at which it is called: as much as is written at a legal rate meanwhile is deleted in less.
+BUDGET_SECONDS = 30.0
+
 
 class Housekeeper:
-    """Forgets keys, audit, events and titles that nobody will finish. Any number of processes may do so at once."""
+    """Deletes keys, audit, events and titles that nobody will finish. Any number of processes may do so at once."""
 
-    def __init__(self, settings: Settings, backend: Backend) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        backend: Backend,
+        *,
+        stopped: threading.Event,
+        budget_seconds: float = BUDGET_SECONDS,
+    ) -> None:
         self._settings = settings
         self._backend = backend
-        self._forgotten_upto: UUID | None = None
+        self._stopped = stopped
+        self._budget_seconds = budget_seconds
+        self._events_upto: UUID | None = None
 
     def forget(self) -> None:
-        """Forget what is past its time. Raises Unavailable."""
+        """Delete everything that is past its time, in portions, until the time budget is used. Raises Unavailable."""
+        self._give_up_lost_titles()
+        deadline = time.monotonic() + self._budget_seconds
+        while self._forget_portions() and time.monotonic() < deadline and not self._stopped.is_set():
+            pass
+
+    def _forget_portions(self) -> bool:
+        """Delete a portion of each kind, so that none waits for another; return whether there may be more."""
+        settings = self._settings
+        keys_seconds, events_seconds = settings.idempotency_retention_seconds, settings.event_retention_seconds
+        gone = self._delete(partial(housekeeping.forget_expired, keys_seconds=keys_seconds))
+        gone += self._delete(partial(housekeeping.forget_audit, days=settings.audit_days))
+        with self._backend.reading() as session:
+            old, self._events_upto = housekeeping.old_events(
+                session, events_seconds=events_seconds, after=self._events_upto
+            )
+        for some in old:
+            gone += self._delete(partial(housekeeping.forget_events, old=some))
+        return gone > 0 or self._events_upto is not None
+
+    def _delete(self, delete: Callable[[Session], int]) -> int:
+        """Delete in a transaction of its own, and leave the database to others for as long as that took."""
+        began = time.monotonic()
         with self._backend.unit_of_work() as uow:
-            housekeeping.forget_expired(uow.session, keys_seconds=self._settings.idempotency_retention_seconds)
-            housekeeping.forget_audit(uow.session, days=self._settings.audit_days)
+            gone = delete(uow.session)
+        self._stopped.wait(time.monotonic() - began)
+        return gone
+
+    def _give_up_lost_titles(self) -> None:
         with self._backend.reading() as session:
             lost = model_titles.lost(session)
         for job_id in lost:
             with self._backend.unit_of_work() as uow:
                 model_titles.give_up(uow, job_id, quota=self._settings.quota)
-        self._forget_events()
-
-    def _forget_events(self) -> None:
-        kept_seconds = self._settings.event_retention_seconds
-        with self._backend.reading() as session:
-            old, upto = housekeeping.old_events(session, events_seconds=kept_seconds, after=self._forgotten_upto)
-        for some in old:
-            with self._backend.unit_of_work() as uow:
-                housekeeping.forget_events(uow.session, some)
-        self._forgotten_upto = upto

@@ -92,7 +92,7 @@ class Runtime:
             stopped=self._stopped,
         )
         self._holding = Holding(backend, self.runs, worker=self.id, lease_seconds=settings.lease_seconds)
-        self._housekeeper = Housekeeper(settings, backend)
+        self._housekeeper = Housekeeper(settings, backend, stopped=self._stopped)
         self._catalogue = Catalogue(
             self._redis,
             providers,
@@ -188,7 +188,9 @@ class Runtime:
             (self._holding.heartbeat, self.settings.heartbeat_seconds),
             (self._holding.checkpoint, self.settings.checkpoint_seconds),
             (self._sweep, self.settings.sweep_seconds),
-            (self._census_and_housekeeping, CENSUS_SECONDS),
+            (self._report_census, CENSUS_SECONDS),
+            # Apart from the census: it may take as long as a worker is believed to live without one.
+            (self._housekeep, HOUSEKEEPING_SECONDS),
         ]
         threading.Thread(target=self._run_loop, name="loop", daemon=True).start()
         asyncio.run_coroutine_threadsafe(self._steps.open(), self._loop).result(5)
@@ -245,12 +247,15 @@ class Runtime:
         finally:
             self._sweeping.discard(job_id)
 
-    def _census_and_housekeeping(self) -> None:
+    def _report_census(self) -> None:
         try:
             self._census.report_worker(self.id, len(self.runs))
         except RedisAway as error:
             log.debug("not counted", extra={"action": "census", "error": type(error).__name__})
-        if random.random() < CENSUS_SECONDS / HOUSEKEEPING_SECONDS:  # noqa: S311 - not a secret
+
+    def _housekeep(self) -> None:
+        # Not at once: workers that started together would all delete the same rows.
+        if not self._stopped.wait(random.uniform(0, HOUSEKEEPING_SECONDS / 2)):  # noqa: S311 - not a secret
             self._housekeeper.forget()
 
 
