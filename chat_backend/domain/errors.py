@@ -14,8 +14,11 @@ ChatError                      what a client is told: HTTP status, closed code, 
 LeaseLost                      this worker no longer owns the attempt; its result is thrown away
 ProviderError                  an attempt at a provider failed: retryable or not
  +- ProviderUnreachable         no connection
+ |   +- ConnectionRefused       nobody listens: the server may be starting
+ +- CertificateRefused          the provider's certificate can't be verified
  +- ProviderTimeout             connected, but silent for too long
  +- ProviderRefused             an HTTP status or an error object said no
+ |   +- ModelMissing            the provider does not have the model
  +- StreamBroken                the stream ended or broke before the reply did
  |   +- EmptyReply              it ended, and no text was found in it
  +- ReplyTooLong                more text than a reply may hold
@@ -62,6 +65,7 @@ class ErrorCode(StrEnum):
     # In jobs and attempts
     PROVIDER_NOT_CONFIGURED = "PROVIDER_NOT_CONFIGURED"
     PROVIDER_UNREACHABLE = "PROVIDER_UNREACHABLE"
+    PROVIDER_CERTIFICATE = "PROVIDER_CERTIFICATE"
     PROVIDER_TIMEOUT = "PROVIDER_TIMEOUT"
     PROVIDER_UNAUTHORIZED = "PROVIDER_UNAUTHORIZED"
     PROVIDER_PAYMENT_REQUIRED = "PROVIDER_PAYMENT_REQUIRED"
@@ -69,6 +73,7 @@ class ErrorCode(StrEnum):
     PROVIDER_REJECTED = "PROVIDER_REJECTED"
     PROVIDER_MODERATED = "PROVIDER_MODERATED"
     PROVIDER_FAILED = "PROVIDER_FAILED"
+    MODEL_LOADING = "MODEL_LOADING"
     CIRCUIT_OPEN = "CIRCUIT_OPEN"
     MODELS_UNKNOWN = "MODELS_UNKNOWN"
     STREAM_BROKEN = "STREAM_BROKEN"
@@ -183,11 +188,13 @@ class LeaseLost(Exception):
 class ProviderError(Exception):
     """An attempt at a provider failed. `message` is safe to show; a provider's own sentences are not in it.
 
-    `error_type` is the provider's name for the error, where it is a single word.
+    `error_type` is the provider's name for the error, where it is a single word. `provider_message` is its sentence,
+    cut and cleaned, for the operators' log.
     """
 
     code = ErrorCode.PROVIDER_FAILED
     retryable = True
+    provider_message: str | None = None
 
     def __init__(
         self,
@@ -212,6 +219,15 @@ class ProviderUnreachable(ProviderError):
     code = ErrorCode.PROVIDER_UNREACHABLE
 
 
+class ConnectionRefused(ProviderUnreachable):
+    """Nobody listens at the provider's port: the server may be starting."""
+
+
+class CertificateRefused(ProviderError):
+    code = ErrorCode.PROVIDER_CERTIFICATE
+    retryable = False
+
+
 class ProviderTimeout(ProviderError):
     code = ErrorCode.PROVIDER_TIMEOUT
 
@@ -219,6 +235,10 @@ class ProviderTimeout(ProviderError):
 class ProviderRefused(ProviderError):
     code = ErrorCode.PROVIDER_REJECTED
     retryable = False
+
+
+class ModelMissing(ProviderRefused):
+    """The provider does not have the model that was asked for."""
 
 
 class StreamBroken(ProviderError):

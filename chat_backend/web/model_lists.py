@@ -24,7 +24,7 @@ _NOBODY = ModelList(
 _NOT_CONFIGURED = ModelList(
     error_code=ErrorCode.PROVIDER_NOT_CONFIGURED, error_message="The provider is not configured."
 )
-_CLOSED = (ErrorCode.PROVIDER_UNREACHABLE, ErrorCode.PROVIDER_UNAUTHORIZED)
+_CLOSED = (ErrorCode.PROVIDER_UNREACHABLE, ErrorCode.PROVIDER_CERTIFICATE, ErrorCode.PROVIDER_UNAUTHORIZED)
 
 
 class ModelCatalogue:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Mapping
 from typing import Any
 
-from chat_backend.domain.errors import ErrorCode, ProviderError, ProviderRefused, ProviderTimeout
+from chat_backend.domain.errors import ErrorCode, ModelMissing, ProviderError, ProviderRefused, ProviderTimeout
+from workers.providers.error_kinds import Kind, kind_of
+from workers.providers.error_text import cleaned, inner_error, sentence_in
+from workers.providers.error_text import error_in as error_in
+from workers.providers.retry_hints import wait_in
 
 _SENTENCES = {
     ErrorCode.PROVIDER_UNAUTHORIZED: "The provider did not accept our credentials",
@@ -18,6 +20,7 @@ _SENTENCES = {
     ErrorCode.PROVIDER_REJECTED: "The provider rejected the request",
     ErrorCode.PROVIDER_MODERATED: "The provider's moderation turned the request down",
     ErrorCode.PROVIDER_FAILED: "The provider failed",
+    ErrorCode.MODEL_LOADING: "The model is still loading",
 }
 _CODES = {
     401: ErrorCode.PROVIDER_UNAUTHORIZED,
@@ -27,11 +30,19 @@ _CODES = {
     429: ErrorCode.PROVIDER_RATE_LIMITED,
 }
 _MODERATION = {"content_filter", "content_policy_violation", "moderation_blocked"}
-# What the request itself is to blame for is worth a sentence of its own.
-_PLAIN = {
-    "context_length_exceeded": "The conversation is longer than the model can read",
-    "model_not_found": "The provider does not have this model",
+_KINDS = {
+    Kind.NO_CREDIT: (402, ErrorCode.PROVIDER_PAYMENT_REQUIRED),
+    Kind.TOO_LONG: (400, ErrorCode.PROVIDER_REJECTED),
+    Kind.NO_MODEL: (404, ErrorCode.PROVIDER_REJECTED),
+    Kind.LOADING: (503, ErrorCode.MODEL_LOADING),
 }
+# Sentences that say more than the code.
+_PLAIN = {
+    Kind.TOO_LONG: "The conversation is longer than the model can read",
+    Kind.NO_MODEL: "The provider does not have this model",
+}
+_WRONG_ADDRESS = "There is nothing at the provider's address; its base URL may be wrong"
+_MOVED = "The provider's address leads to another one; its base URL may be wrong"
 # Said inside a successful response, without a status: what no second asking would change.
 _HOPELESS = {
     **dict.fromkeys(("context_length_exceeded", "invalid_request_error", "BadRequestError"), 400),
@@ -43,48 +54,59 @@ _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,49}", re.ASCII)
 _REASON = re.compile(r"[A-Za-z][A-Za-z0-9_/ -]{0,39}", re.ASCII)
 _MOST_REASONS = 10
 _OURS_TO_MEND = {ErrorCode.PROVIDER_REJECTED, ErrorCode.PROVIDER_UNAUTHORIZED}
-_RETRYABLE = {ErrorCode.PROVIDER_TIMEOUT, ErrorCode.PROVIDER_RATE_LIMITED, ErrorCode.PROVIDER_FAILED}
+_RETRYABLE = {
+    *(ErrorCode.PROVIDER_TIMEOUT, ErrorCode.PROVIDER_RATE_LIMITED, ErrorCode.PROVIDER_FAILED),
+    ErrorCode.MODEL_LOADING,
+}
 
 
 def refusal(
     status: int, headers: Mapping[str, str], said: Any = None, *, http_status: int | None = None
 ) -> ProviderError:
-    """Say what an HTTP status other than success means; `said` is the error object that came with it.
+    """Say what an HTTP status other than success means; `said` is the error object or sentence that came with it.
 
-    Of that only single words are taken: its sentences may quote the prompt. `http_status` is what really came, where
-    the status is only what it means.
+    The provider's own sentence is in `provider_message` only: it may quote the prompt. `http_status` is what really
+    came, where the status is only what it means.
     """
-    word, reasons = error_type(said), _moderation_reasons(said)
+    word, reasons, wait = error_type(said), _moderation_reasons(said), wait_in(headers, said)
+    kind = _kind(status, said, has_hint=wait is not None)
     code = _CODES.get(status) or (ErrorCode.PROVIDER_FAILED if status >= 500 else ErrorCode.PROVIDER_REJECTED)
     if code in _OURS_TO_MEND and (reasons is not None or word in _MODERATION):
-        code = ErrorCode.PROVIDER_MODERATED
-    sentence = _PLAIN.get(word or "", _SENTENCES[code]) if code in _OURS_TO_MEND else _SENTENCES[code]
+        code, kind = ErrorCode.PROVIDER_MODERATED, None
+    elif kind is not None:
+        code = _KINDS[kind][1]
     because = f": {', '.join(reasons)}" if reasons else ""
-    wait = retry_after(headers.get("retry-after", ""))
-    retryable = code in _RETRYABLE or (status == 402 and wait is not None)
-    kind = ProviderTimeout if code == ErrorCode.PROVIDER_TIMEOUT else ProviderRefused
-    return kind(
-        f"{sentence}{because} (HTTP {http_status or status}).",
+    # A 402 may be a limit that passes by itself; a word for an empty account is not.
+    retryable = code in _RETRYABLE or (status == 402 and kind is None and wait is not None)
+    error = _type(code, kind)(
+        f"{_sentence(status, code, kind, said)}{because} (HTTP {http_status or status}).",
         code=code,
         retryable=retryable,
         http_status=http_status or status,
         retry_after_seconds=wait if retryable else None,
         error_type=word,
     )
+    error.provider_message = cleaned(sentence_in(said))
+    return error
 
 
 def refusal_in_stream(error: Any, headers: Mapping[str, str]) -> ProviderError:
     """Say what an error object inside a successful response means; its code may be anything."""
     status = _status(error.get("code") if isinstance(error, dict) else None)
-    if status is None and (meant := next(filter(None, map(_HOPELESS.get, _words(error))), None)):
-        return refusal(meant, headers, error, http_status=200)
-    return refusal(status, headers, error) if status else failure(error)
+    if status is not None:
+        return refusal(status, headers, error)
+    meant = next(filter(None, map(_HOPELESS.get, _words(error))), None)
+    if meant is None and (kind := _kind(None, error, has_hint=wait_in({}, error) is not None)):
+        meant = _KINDS[kind][0]
+    return refusal(meant, headers, error, http_status=200) if meant else failure(error)
 
 
 def failure(error: Any = None) -> ProviderError:
     """Say that the provider gave up in the middle of a reply, without a reason that is known."""
     sentence, code = "The provider reported a failure in the middle of its reply.", ErrorCode.PROVIDER_FAILED
-    return ProviderRefused(sentence, code=code, retryable=True, http_status=200, error_type=error_type(error))
+    refused = ProviderRefused(sentence, code=code, retryable=True, http_status=200, error_type=error_type(error))
+    refused.provider_message = cleaned(sentence_in(error))
+    return refused
 
 
 def error_type(error: Any) -> str | None:
@@ -94,15 +116,29 @@ def error_type(error: Any) -> str | None:
 
 def _words(error: Any) -> list[str]:
     said = error if isinstance(error, dict) else {}
-    words = [said[name] for name in ("code", "type") if isinstance(said.get(name), str)]
+    words = [said[name] for name in ("code", "type", "status") if isinstance(said.get(name), str)]
     return [word for word in words if _WORD.fullmatch(word)]
 
 
-def error_in(body: Any) -> Any:
-    """Return the error object of a body or an event; None where there is none. Older vLLM's is the body itself."""
-    if not isinstance(body, dict):
-        return None
-    return body if body.get("object") == "error" else body.get("error")
+def _kind(status: int | None, said: Any, *, has_hint: bool) -> Kind | None:
+    inner, sentence = inner_error(said), sentence_in(said) or ""
+    words = [*_words(said), *_words(inner)]
+    estimates = isinstance(said, dict) and isinstance(said.get("estimated_time"), int | float)
+    return kind_of(status, words, sentence, has_hint=has_hint, estimates=estimates)
+
+
+def _type(code: ErrorCode, kind: Kind | None) -> type[ProviderError]:
+    if kind is Kind.NO_MODEL:
+        return ModelMissing
+    return ProviderTimeout if code == ErrorCode.PROVIDER_TIMEOUT else ProviderRefused
+
+
+def _sentence(status: int, code: ErrorCode, kind: Kind | None, said: Any) -> str:
+    if kind in _PLAIN:
+        return _PLAIN[kind]
+    if status in (404, 405) and code == ErrorCode.PROVIDER_REJECTED:
+        return _WRONG_ADDRESS
+    return _MOVED if 300 <= status < 400 else _SENTENCES[code]
 
 
 def _moderation_reasons(error: Any) -> list[str] | None:
@@ -112,19 +148,6 @@ def _moderation_reasons(error: Any) -> list[str] | None:
     if not isinstance(reasons, list):
         return None
     return [reason for reason in reasons if isinstance(reason, str) and _REASON.fullmatch(reason)][:_MOST_REASONS]
-
-
-def retry_after(value: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> float | None:
-    """Read `Retry-After`: seconds from now, never negative; None when it says nothing that can be read."""
-    if re.fullmatch(r"\d+(\.\d+)?", value.strip(), re.ASCII):
-        return float(value)
-    try:
-        moment = parsedate_to_datetime(value)
-    except (ValueError, OverflowError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now()).total_seconds())
 
 
 def _status(code: object) -> int | None:

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from workers.providers.refusals import refusal, refusal_in_stream, retry_after
+from workers.providers.refusals import refusal, refusal_in_stream
+from workers.providers.retry_hints import retry_after
 
 NOON = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 

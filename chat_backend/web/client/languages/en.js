@@ -182,6 +182,8 @@ export default {
   DATABASE_UNAVAILABLE: "The server's database is away. Try again in a moment.",
   PROVIDER_NOT_CONFIGURED: "this provider is not set up on the server.",
   PROVIDER_UNREACHABLE: "the provider can't be reached.",
+  PROVIDER_CERTIFICATE: "the provider's certificate is not trusted: {said}",
+  MODEL_LOADING: "the model was still loading.",
   PROVIDER_TIMEOUT: "the model took too long.",
   PROVIDER_UNAUTHORIZED: "the provider does not accept the server's key.",
   PROVIDER_PAYMENT_REQUIRED: "the provider wants to be paid first.",

@@ -192,6 +192,8 @@ export default {
   DATABASE_UNAVAILABLE: "База данных сервера недоступна. Повторите чуть позже.",
   PROVIDER_NOT_CONFIGURED: "этот провайдер не настроен на сервере.",
   PROVIDER_UNREACHABLE: "провайдер недоступен.",
+  PROVIDER_CERTIFICATE: "нет доверия к сертификату провайдера: {said}",
+  MODEL_LOADING: "модель ещё загружалась.",
   PROVIDER_TIMEOUT: "модель отвечала слишком долго.",
   PROVIDER_UNAUTHORIZED: "провайдер не принимает ключ сервера.",
   PROVIDER_PAYMENT_REQUIRED: "провайдер требует оплаты.",
