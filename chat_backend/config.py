@@ -21,6 +21,7 @@ from chat_backend.domain.enums import PROVIDERS, Titles
 from chat_backend.domain.limits import MODEL_CHARACTERS
 from chat_backend.domain.model_reference import read_model_reference
 from chat_backend.domain.prompt import ContextLimits
+from chat_backend.domain.provider_address import provider_address
 from chat_backend.domain.quota import Backlog, Quota
 
 DEV_USER = "anonymous"
@@ -102,6 +103,16 @@ def _http_url(value: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("must be an http:// or https:// address")
     return value.rstrip("/")
+
+
+def _certificates(value: str) -> str:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=value)
+    except OSError as error:
+        # An SSLError is an OSError too, with numbers of its own.
+        why = "no PEM certificates in it" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ValueError(f"must be a file of certificates in PEM format that can be read ({why})") from None
+    return value
 
 
 def _database_url(value: str) -> str:
@@ -348,18 +359,30 @@ class Settings:
     # Providers
     # Secret too: an address may carry user and password.
     local_llm_base_url: str = setting(
-        "http://localhost:11434/v1", "Provider LOCAL: any OpenAI-compatible server.", _http_url, secret=True
+        "http://localhost:11434/v1", "Provider LOCAL: any OpenAI-compatible server.", provider_address, secret=True
     )
     local_llm_api_key: str = setting("", "Key for LOCAL, where it wants one.", secret=True)
-    openrouter_base_url: str = setting("https://openrouter.ai/api/v1", "Provider OPENROUTER.", _http_url, secret=True)
+    local_llm_ca_file: str = setting(
+        "",
+        "PEM file of private certificate authorities that are trusted for LOCAL, beside the public ones.",
+        _certificates,
+    )
+    openrouter_base_url: str = setting(
+        "https://openrouter.ai/api/v1", "Provider OPENROUTER.", provider_address, secret=True
+    )
     openrouter_api_key: str = setting("", "Key for OPENROUTER; without it the provider is not configured.", secret=True)
+    openrouter_ca_file: str = setting("", "As `LOCAL_LLM_CA_FILE`, for OPENROUTER.", _certificates)
     openai_base_url: str = setting(
         "https://api.openai.com/v1",
         "Provider OPENAI: OpenAI, or a service that speaks as it does.",
-        _http_url,
+        provider_address,
         secret=True,
     )
     openai_api_key: str = setting("", "Key for OPENAI; without it the provider is not configured.", secret=True)
+    openai_ca_file: str = setting("", "As `LOCAL_LLM_CA_FILE`, for OPENAI.", _certificates)
+    ssl_cert_file: str = setting(
+        "", "As `LOCAL_LLM_CA_FILE`, for every provider without a file of its own.", _certificates
+    )
     app_url: str = setting("", "Address of your app, told to OPENROUTER as `HTTP-Referer`.", _http_url)
     app_title: str = setting("chat_backend", "Name of your app, told to OPENROUTER.")
     llm_fallbacks: tuple[str, ...] = setting(
@@ -592,6 +615,11 @@ class Settings:
     def is_configured(self, provider: str) -> bool:
         """Whether a provider can be asked: LOCAL has an address by default, every other one needs its key."""
         return provider == "LOCAL" or bool(getattr(self, f"{provider.lower()}_api_key"))
+
+    def ca_file_of(self, provider: str) -> str:
+        """Return the file of certificates that a provider's server may have beside public ones; empty: none."""
+        name = "local_llm" if provider == "LOCAL" else provider.lower()
+        return getattr(self, f"{name}_ca_file") or self.ssl_cert_file
 
     @property
     def bind_host(self) -> str:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import socket
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -19,6 +20,7 @@ from chat_backend.cli import embedded, migrate
 from chat_backend.cli.supervisor import Console, Program, Supervisor
 from chat_backend.cli.terminal import foreground
 from chat_backend.config import ConfigError, Settings
+from chat_backend.domain.provider_address import endpoint
 from chat_backend.startup import warning_of
 
 HELP = "Start everything on this machine: Redis, database, web, worker, Flower and, where no model answers, a demo."
@@ -158,7 +160,7 @@ def _with_redis(supervisor: Supervisor, environ: dict[str, str], folder: Path) -
 def _with_model(supervisor: Supervisor, environ: dict[str, str]) -> dict[str, str]:
     """Return the environment with a model that answers: the one configured, else the built-in demo."""
     asked = Settings.from_environment(environ).local_llm_base_url
-    if supervisor.stopping or _anyone_at(f"{asked}/models"):
+    if supervisor.stopping or _anyone_at(endpoint(asked, "/models")):
         return environ
     port = embedded.free_port()
     url = f"http://{embedded.LOOPBACK}:{port}/v1"
@@ -214,13 +216,15 @@ def _shown(host: str) -> str:
 
 
 def _anyone_at(url: str) -> bool:
-    """Say whether anything answers there; a refusal is an answer too."""
+    """Say whether anything answers there; a refusal is an answer too, and so is a certificate that is not trusted."""
     try:
         with _opener.open(url, timeout=PROBE_SECONDS):
             return True
     except urllib.error.HTTPError as error:
         error.close()
         return True
+    except urllib.error.URLError as error:
+        return isinstance(error.reason, ssl.SSLError)
     except (OSError, ValueError):
         return False
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
+import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
@@ -19,7 +21,13 @@ from aiohttp.http_exceptions import HttpProcessingError
 from httpx_aiohttp import AiohttpTransport
 
 from chat_backend.config import Settings
-from chat_backend.domain.errors import ProviderError, ProviderUnreachable, StreamBroken
+from chat_backend.domain.errors import (
+    CertificateRefused,
+    ConnectionRefused,
+    ProviderError,
+    ProviderUnreachable,
+    StreamBroken,
+)
 
 MOST_CONNECTIONS = 1000
 PIECE_BYTES = 64 * 1024
@@ -72,9 +80,14 @@ class AbortingConnector(aiohttp.TCPConnector):
         super()._release(key, protocol, should_close=should_close)
 
 
-def open_client(settings: Settings, headers: Mapping[str, str]) -> httpx.AsyncClient:
-    """Open a client inside the running loop: no redirects, no proxies of the environment, no cookies kept."""
+def open_client(settings: Settings, headers: Mapping[str, str], *, ca_file: str = "") -> httpx.AsyncClient:
+    """Open a client inside the running loop: no redirects, no proxies of the environment, no cookies kept.
+
+    `ca_file` names certificates that are trusted beside the usual authorities.
+    """
     tls = httpx.create_ssl_context(trust_env=False)
+    if ca_file:
+        tls.load_verify_locations(cafile=ca_file)
     limit = max(MOST_CONNECTIONS, 2 * settings.worker_concurrency)
 
     def session() -> aiohttp.ClientSession:
@@ -114,6 +127,12 @@ async def pieces(body: bytes) -> AsyncGenerator[bytes, None]:
 def translated(error: BaseException, http_status: int | None) -> ProviderError:
     """Give a transport's error as ours."""
     cause = error.__cause__ or error
+    if isinstance(cause, aiohttp.ClientConnectorCertificateError):
+        return _certificate_refused(cause.certificate_error)
+    if http_status is None and isinstance(cause, aiohttp.ClientConnectorSSLError):
+        return ProviderUnreachable("The provider can't be reached by TLS; its base URL may need http://.")
+    if http_status is None and isinstance(cause, aiohttp.ClientConnectorError) and _is_refused(cause.os_error):
+        return ConnectionRefused("The provider can't be reached: nothing listens at its address.")
     if http_status is None and isinstance(cause, _NO_CONNECTION):
         return ProviderUnreachable("The provider can't be reached.")
     return StreamBroken("The connection to the provider broke.", http_status=http_status)
@@ -126,6 +145,20 @@ def was_stale(error: BaseException, connecting: Connecting) -> bool:
     """
     cause = error.__cause__ or error
     return connecting.reused and isinstance(cause, aiohttp.ClientOSError | aiohttp.ServerDisconnectedError)
+
+
+def _certificate_refused(cause: Exception) -> CertificateRefused:
+    why = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else "it names another host"
+    error = CertificateRefused(f"The provider's certificate can't be trusted: {why.rstrip('.')}.")
+    error.provider_message = (
+        "Set the provider's ..._CA_FILE to the certificate of its private authority, if it has one."
+    )
+    return error
+
+
+def _is_refused(error: OSError) -> bool:
+    # asyncio puts several addresses of one name into one error without a number.
+    return error.errno == errno.ECONNREFUSED or (error.errno is None and "refused" in str(error))
 
 
 def bearer(api_key: str) -> dict[str, str]:

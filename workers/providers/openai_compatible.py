@@ -15,6 +15,7 @@ import orjson
 from chat_backend.config import Settings
 from chat_backend.domain.errors import (
     ErrorCode,
+    ModelMissing,
     ProviderError,
     ProviderRefused,
     ProviderTimeout,
@@ -22,6 +23,7 @@ from chat_backend.domain.errors import (
     StreamBroken,
 )
 from chat_backend.domain.prompt import PromptRequest, without_system
+from chat_backend.domain.provider_address import candidates, endpoint
 from workers.providers.base import Completion
 from workers.providers.concessions import (
     REQUEST_ID,
@@ -44,11 +46,13 @@ from workers.providers.connections import (
     without_credentials,
 )
 from workers.providers.deadlines import Deadlines, Limits, Stage
-from workers.providers.refusals import error_in, refusal
+from workers.providers.error_text import cleaned, error_of
+from workers.providers.model_list import model_names
+from workers.providers.refusals import refusal
 from workers.providers.reply import MOST_BODY_BYTES, ReplyReader
-from workers.providers.text import parse, short
 
-MOST_ERROR_BYTES = 8 * 1024
+# Some servers quote the whole prompt when they refuse it.
+MOST_ERROR_BYTES = 64 * 1024
 ERROR_BODY_SECONDS = 1.0
 MODELS_SECONDS = 4.0
 # Other values are no encodings at all (`utf-8`, nothing), and the body is plain.
@@ -71,13 +75,21 @@ class OpenAICompatible:
         headers: Mapping[str, str],
         configured: bool = True,
         spell: Callable[[Options], Options] = dict,
+        when_missing: str = "",
     ) -> None:
-        """Take the provider's address, what is sent along with every request, and how it spells the options."""
+        """Take the provider's address, what is sent along with every request, and how it spells the options.
+
+        `when_missing` is what to do about a `{model}` that it does not have.
+        """
+        self._when_missing = when_missing
         self.name = name
         self.configured = configured
         self._spell = spell
-        self._base_url, credentials = without_credentials(base_url)
+        address, credentials = without_credentials(base_url)
+        # What the address may mean; one is left once it is known.
+        self._addresses = candidates(address)
         self._headers = {**credentials, **headers}
+        self._secrets = [value.rpartition(" ")[2] for name, value in self._headers.items() if name == "Authorization"]
         self._settings = settings
         self._concessions = Concessions()
         self._opened: httpx.AsyncClient | None = None
@@ -91,6 +103,7 @@ class OpenAICompatible:
             await self._complete(request, reply)
         except ProviderError as error:
             error.http_status = error.http_status or reply.known.http_status
+            self._explain(error, request)
             raise
         return reply.known
 
@@ -102,7 +115,7 @@ class OpenAICompatible:
         """List the models there are. Raises ProviderError."""
         try:
             async with asyncio.timeout(MODELS_SECONDS):
-                return await self._models()
+                return await self._models(await self._address())
         except TimeoutError:
             raise ProviderTimeout("The provider was silent for too long.") from None
         except TRANSPORT_ERRORS as error:
@@ -163,7 +176,8 @@ class OpenAICompatible:
     ) -> None:
         body = _body(request, self.spelled(request.options), without)
         name = "" if REQUEST_ID in without else request.name
-        async with self._request("POST", "/chat/completions", body, name=name) as response:
+        url = endpoint(await self._address(), "/chat/completions")
+        async with self._request("POST", url, body, name=name) as response:
             reply.begin(response.status_code, response.headers)
             # The answer to a refused request is known: a body that hangs must not turn it into a timeout.
             deadlines.heard(reply.stage if response.is_success else Stage.ENDING)
@@ -175,38 +189,43 @@ class OpenAICompatible:
                         deadlines.heard(reply.stage)
             reply.end()
 
-    async def _models(self) -> list[str]:
+    async def _address(self) -> str:
+        """Return the address to ask: of those that the configured one may mean, the first that lists its models."""
+        for address in self._addresses if len(self._addresses) > 1 else ():
+            with contextlib.suppress(ProviderError, TimeoutError, *TRANSPORT_ERRORS):
+                async with asyncio.timeout(MODELS_SECONDS / 2):
+                    await self._models(address)
+                self._addresses = (address,)
+        return self._addresses[0]
+
+    async def _models(self, address: str) -> list[str]:
         body = bytearray()
-        async with self._request("GET", "/models") as response:
+        async with self._request("GET", endpoint(address, "/models")) as response:
             await self._check(response)
             async with parts(response) as received:
                 async for part in received:
                     body += part
                     if len(body) > MOST_BODY_BYTES:
                         raise StreamBroken("The provider's list of models is too long.", http_status=200)
-        try:
-            names = (short(model["id"]) for model in parse(bytes(body))["data"])
-            return sorted({name for name in names if name})
-        except (KeyError, TypeError):
-            raise StreamBroken("The provider sent something that is not a list of models.", http_status=200) from None
+        return model_names(bytes(body))
 
     def _request(
-        self, method: str, path: str, body: bytes | None = None, *, name: str = ""
+        self, method: str, url: str, body: bytes | None = None, *, name: str = ""
     ) -> AbstractAsyncContextManager[httpx.Response]:
         if not self.configured:
             sentence = f"The provider {self.name} is not configured."
             raise ProviderRefused(sentence, code=ErrorCode.PROVIDER_NOT_CONFIGURED)
         headers = {REQUEST_ID: name} if name else {}
         if body is None or len(body) <= PIECE_BYTES:
-            return self._client().stream(method, self._base_url + path, content=body, headers=headers)
+            return self._client().stream(method, url, content=body, headers=headers)
         # In one piece a long prompt would hold up every other reply of the loop.
         headers["Content-Length"] = str(len(body))
-        return self._client().stream(method, self._base_url + path, content=pieces(body), headers=headers)
+        return self._client().stream(method, url, content=pieces(body), headers=headers)
 
     async def _check(self, response: httpx.Response, added: Collection[str] = ()) -> None:
         if not response.is_success:
             body = await _error_body(response)
-            error = refusal(response.status_code, response.headers, _error_object(body))
+            error = refusal(response.status_code, response.headers, error_of(body))
             facts = {"provider": self.name, "status": response.status_code, "said": error.error_type}
             logger.info("A provider refused a request", extra={"action": "provider_refused", **facts})
             if name := named_in(response.status_code, body, added):
@@ -215,9 +234,18 @@ class OpenAICompatible:
         if response.headers.get("content-encoding", "").strip().lower() in COMPRESSED:
             raise StreamBroken("The provider compressed what must be plain.", http_status=response.status_code)
 
+    def _explain(self, error: ProviderError, request: PromptRequest) -> None:
+        """Complete an error with what only the request tells: which model, and what of the prompt to leave out."""
+        prompt = [turn.content for turn in request.turns]
+        error.provider_message = cleaned(error.provider_message, secrets=self._secrets, prompt=prompt)
+        if isinstance(error, ModelMissing):
+            model = " ".join(request.model.split())
+            error.message = f"The provider does not have the model {model} (HTTP {error.http_status})."
+            error.message += self._when_missing.format(model=model)
+
     def _client(self) -> httpx.AsyncClient:
         if self._opened is None:
-            self._opened = open_client(self._settings, self._headers)
+            self._opened = open_client(self._settings, self._headers, ca_file=self._settings.ca_file_of(self.name))
         return self._opened
 
 
@@ -240,7 +268,7 @@ def _body(request: PromptRequest, options: Options, without: frozenset[str]) -> 
 
 
 async def _error_body(response: httpx.Response) -> bytes:
-    """Read what a refusal says of itself, where it says it soon and briefly."""
+    """Read what a refusal says of itself, if it says it soon and briefly."""
     body = bytearray()
     with contextlib.suppress(TimeoutError, *TRANSPORT_ERRORS):
         async with asyncio.timeout(ERROR_BODY_SECONDS), parts(response) as received:
@@ -249,9 +277,3 @@ async def _error_body(response: httpx.Response) -> bytes:
                 if len(body) > MOST_ERROR_BYTES:
                     return b""
     return bytes(body)
-
-
-def _error_object(body: bytes) -> Any:
-    with contextlib.suppress(ProviderError):
-        return error_in(parse(body))
-    return None
