@@ -14,7 +14,7 @@ from uuid import UUID
 from chat_backend.bootstrap import Backend
 from chat_backend.config import Settings
 from chat_backend.domain.enums import JobStatus, Purpose, Titles
-from chat_backend.domain.errors import EmptyReply, LeaseLost, ProviderError, Unavailable
+from chat_backend.domain.errors import EmptyReply, ErrorCode, LeaseLost, ProviderError, Unavailable
 from chat_backend.domain.retry import RetryPolicy
 from chat_backend.domain.trace import traced
 from chat_backend.realtime.connection import RedisClient
@@ -62,7 +62,10 @@ class Steps:
         self._stopped = stopped
         self._publisher: LivePublisher | None = None
         self._policy = RetryPolicy(
-            settings.llm_max_attempts, settings.llm_backoff_base_seconds, settings.llm_backoff_cap_seconds
+            settings.llm_max_attempts,
+            settings.llm_backoff_base_seconds,
+            settings.llm_backoff_cap_seconds,
+            starting_seconds=settings.llm_first_token_timeout_seconds,
         )
         self._terms = Terms(
             worker=worker,
@@ -172,6 +175,8 @@ class Steps:
         elif claim.purpose == Purpose.SUMMARY:
             return attempts.go_on(uow, claim, ending.measured, self._terms, error=ending.error, may_ask=may_ask)
         elif ending.error is not None:
+            if self._settings.is_dev and ending.error.provider_message:
+                ending.error.message += f" It said: {ending.error.provider_message}"
             return attempts.failed(uow, claim, ending.measured, error=ending.error, policy=self._policy)
         else:
             status = attempts.succeed(uow, claim, ending.measured, titled=self._settings.session_titles)
@@ -197,6 +202,7 @@ class Steps:
 
 def _facts(claim: Claim, ending: Ending) -> dict[str, object]:
     how = ending.stop.value if ending.stop else ending.error.code.value if ending.error else "whole"
+    said = ending.error.provider_message if ending.error else None
     return {
         "action": "attempt",
         "job_id": str(claim.job_id),
@@ -205,12 +211,15 @@ def _facts(claim: Claim, ending: Ending) -> dict[str, object]:
         "model": claim.request.model,
         "ended": how,
         "duration_ms": ending.measured.duration_ms,
+        **({"provider_message": said} if said else {}),
     }
 
 
 def _counts(error: ProviderError) -> bool:
     """Whether an error speaks of the provider's health, and not of our question."""
-    return error.retryable and not isinstance(error, EmptyReply)
+    if isinstance(error, EmptyReply) or error.code == ErrorCode.MODEL_LOADING:
+        return False
+    return error.retryable
 
 
 def _answers(error: ProviderError) -> bool:

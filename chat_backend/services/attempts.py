@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import takewhile
 from typing import Any
 from uuid import UUID
 
@@ -31,6 +32,8 @@ from chat_backend.services.access import lock_session_of
 from chat_backend.services.llm_jobs import end
 from chat_backend.services.prompts import Outside
 from chat_backend.unit_of_work import UnitOfWork
+
+NOT_READY = {ErrorCode.MODEL_LOADING, ErrorCode.PROVIDER_UNREACHABLE}
 
 
 @dataclass(frozen=True)
@@ -393,12 +396,17 @@ def failed(
 
 
 def _next(job: LlmJob, error: ProviderError, policy: RetryPolicy) -> float | None:
-    job.failures += 1
-    timeouts = [attempt for attempt in job.attempts if _timed_out(attempt, job) and attempt.purpose == Purpose.REPLY]
-    delay = policy.delay(error, job.failures, timeouts=len(timeouts))
+    is_last = job.chain_position + 1 >= len(job.chain)
+    if policy.waits_for(error, is_last=is_last):
+        waits = _not_ready(job)
+        delay = policy.starting_delay(error, len(waits), (now() - waits[-1].started_at).total_seconds())
+    else:
+        job.failures += 1
+        timeouts = [found for found in job.attempts if _timed_out(found, job) and found.purpose == Purpose.REPLY]
+        delay = policy.delay(error, job.failures, timeouts=len(timeouts))
     if delay is not None:
         return delay
-    if isinstance(error, ReplyTooLong) or job.chain_position + 1 >= len(job.chain):
+    if isinstance(error, ReplyTooLong) or is_last:
         return None
     job.chain_position += 1
     job.failures = 0
@@ -410,6 +418,18 @@ def _timed_out(attempt: LlmAttempt | None, job: LlmJob) -> bool:
     if attempt is None or attempt.error_code != ErrorCode.PROVIDER_TIMEOUT:
         return False
     return (attempt.provider, attempt.model) == (job.provider, job.model)
+
+
+def _not_ready(job: LlmJob) -> list[LlmAttempt]:
+    """Return the last attempts in a row that found the model's server not ready, the newest first."""
+    return list(
+        takewhile(
+            lambda attempt: (
+                attempt.error_code in NOT_READY and (attempt.provider, attempt.model) == (job.provider, job.model)
+            ),
+            reversed(job.attempts),
+        )
+    )
 
 
 def _back_to_queue(owned: Owned, *, delay: float) -> None:
