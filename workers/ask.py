@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 
 from chat_backend.domain.enums import Purpose
-from chat_backend.domain.errors import ErrorCode, ProviderError, ProviderRefused, ProviderTimeout
+from chat_backend.domain.errors import ErrorCode, InternalFault, ProviderError, ProviderRefused, ProviderTimeout
 from chat_backend.services.attempts import Claim, Measured
+from workers.faults import log_fault
 from workers.live_publisher import LivePublisher, LiveReply
 from workers.providers.base import Completion, Provider
 from workers.running import Run, Stop
-
-log = logging.getLogger(__name__)
 
 # Nobody waits longer than this for a summary or a title.
 ASIDE_SECONDS = 60.0
@@ -57,11 +55,9 @@ async def ask(
         ending = Ending(_measured(claim, live, began, known, error=error), error=error)
     except asyncio.CancelledError:
         ending = Ending(_measured(claim, live, began, known), stop=run.stop or Stop.HANDED_OVER)
-    except Exception:
-        # A provider's bug must not leave the job hanging until its lease ends.
-        log.exception("a provider stumbled", extra={"action": "ask", "provider": claim.provider})
-        unread = ProviderError("The provider's answer could not be read.", http_status=known.http_status)
-        ending = Ending(_measured(claim, live, began, known), error=unread)
+    except Exception as error:
+        log_fault("internal error in an attempt", error, job_id=claim.job_id, provider=claim.provider)
+        ending = Ending(_measured(claim, live, began, known), error=InternalFault(http_status=known.http_status))
     run.end()
     if not quiet:
         await publisher.finish(live)

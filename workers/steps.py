@@ -14,7 +14,7 @@ from uuid import UUID
 from chat_backend.bootstrap import Backend
 from chat_backend.config import Settings
 from chat_backend.domain.enums import JobStatus, Purpose, Titles
-from chat_backend.domain.errors import EmptyReply, ErrorCode, LeaseLost, ProviderError, Unavailable
+from chat_backend.domain.errors import EmptyReply, ErrorCode, InternalFault, LeaseLost, ProviderError, Unavailable
 from chat_backend.domain.retry import RetryPolicy
 from chat_backend.domain.trace import traced
 from chat_backend.realtime.connection import RedisClient
@@ -23,8 +23,10 @@ from chat_backend.services.attempts import Claim, Terms
 from chat_backend.unit_of_work import UnitOfWork
 from workers.ask import Ending, ask
 from workers.breaker import Breaker
+from workers.faults import log_fault
 from workers.live_publisher import LivePublisher
 from workers.providers.base import Provider
+from workers.providers.refusals import OF_THE_REQUEST
 from workers.running import Run, Stop
 
 log = logging.getLogger(__name__)
@@ -84,7 +86,16 @@ class Steps:
         self._publishing = asyncio.ensure_future(self._publisher.run())
 
     def take(self, run: Run) -> Next:
-        """Make an attempt, or pass a model over that is left alone."""
+        """Make an attempt, or pass a model over that is left alone. An exception of ours fails the job at once."""
+        try:
+            return self._take(run)
+        except Exception as error:
+            log_fault("internal error in a job", error, job_id=run.job_id)
+            with suppress(Unavailable), self._backend.unit_of_work() as uow:
+                attempts.fail_internally(uow, run.job_id, worker=self._worker)
+            return None
+
+    def _take(self, run: Run) -> Next:
         if not self._may_ask(run.job_id):
             return self._passed_over(run.job_id)
         claim = self._claim(run.job_id)
@@ -98,7 +109,7 @@ class Steps:
                 asked = attempts.next_asked(session, job_id)
         except Unavailable:
             return True  # the claim waits for the database
-        return asked is None or self._breaker.allow(*asked)
+        return asked is None or self._breaker.allow(asked.provider, asked.model, user=asked.user_id)
 
     def _passed_over(self, job_id: UUID) -> float | None:
         open_seconds = self._settings.breaker_open_seconds
@@ -132,7 +143,7 @@ class Steps:
         if is_summary or ending.error is not None:
             # Before: it may forbid the reply after a summary, or the next attempt, which another worker may make.
             self._tell_breaker(claim, ending)
-            may_ask = not is_summary or self._breaker.allow(claim.provider, claim.request.model)
+            may_ask = not is_summary or self._breaker.allow(claim.provider, claim.request.model, user=claim.user_id)
             return self._stored(claim, ending, may_ask=may_ask)
         try:
             return self._stored(claim, ending)
@@ -163,7 +174,7 @@ class Steps:
         model = (claim.provider, claim.request.model)
         if self._breaker.awaits(*model):
             with suppress(RuntimeError):  # this process is on its way out
-                self._later(self._breaker.succeeded, *model)
+                self._later(partial(self._breaker.succeeded, *model, user=claim.user_id))
 
     def _store(self, uow: UnitOfWork, claim: Claim, ending: Ending, *, may_ask: bool) -> Claim | Next:
         if ending.stop is Stop.LOST:
@@ -192,12 +203,13 @@ class Steps:
         )
 
     def _tell_breaker(self, claim: Claim, ending: Ending) -> None:
-        if ending.stop is not None:
-            return
+        if ending.stop is not None or isinstance(ending.error, InternalFault):
+            return  # nothing is known of the provider
+        model = (claim.provider, claim.request.model)
         if ending.error is None or _answers(ending.error):
-            self._breaker.succeeded(claim.provider, claim.request.model)
+            self._breaker.succeeded(*model, user=claim.user_id)
         elif _counts(ending.error):
-            self._breaker.failed(claim.provider, claim.request.model)
+            self._breaker.failed(*model, user=claim.user_id, job=claim.job_id)
 
 
 def _facts(claim: Claim, ending: Ending) -> dict[str, object]:
@@ -216,10 +228,10 @@ def _facts(claim: Claim, ending: Ending) -> dict[str, object]:
 
 
 def _counts(error: ProviderError) -> bool:
-    """Whether an error speaks of the provider's health, and not of our question."""
+    """Tell whether an error speaks of the provider's health, and not of what was asked."""
     if isinstance(error, EmptyReply) or error.code == ErrorCode.MODEL_LOADING:
         return False
-    return error.retryable
+    return error.retryable and error.error_type not in OF_THE_REQUEST
 
 
 def _answers(error: ProviderError) -> bool:

@@ -22,6 +22,7 @@ ProviderError                  an attempt at a provider failed: retryable or not
  +- StreamBroken                the stream ended or broke before the reply did
  |   +- EmptyReply              it ended, and no text was found in it
  +- ReplyTooLong                more text than a reply may hold
+ +- InternalFault               an exception of our own: not the provider's fault, and not retried
 """
 
 from __future__ import annotations
@@ -252,3 +253,13 @@ class EmptyReply(StreamBroken):
 class ReplyTooLong(ProviderError):
     code = ErrorCode.REPLY_TOO_LONG
     retryable = False
+
+
+class InternalFault(ProviderError):
+    """An exception of our own during an attempt. It ends the job and says nothing about the provider."""
+
+    code = ErrorCode.INTERNAL_ERROR
+    retryable = False
+
+    def __init__(self, *, http_status: int | None = None) -> None:
+        super().__init__("The reply failed because of an error of ours; the log has details.", http_status=http_status)

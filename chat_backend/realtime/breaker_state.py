@@ -2,11 +2,23 @@
 
 `OPEN_CIRCUITS` is a sorted set of circuits that are not closed, each with the time (Redis' clock) until which it
 refuses; after that time it is half open. A circuit nobody tried for FORGET_SECONDS after that is forgotten.
+
+A circuit opens after enough failures in a row, of at least two jobs. Failures of two users open it for everyone. One
+user's failures open it for this user alone, and only if nobody else has asked any model within FORGET_SECONDS: in a
+deployment of one user that is everyone, and in any other nobody's prompts can take a model from others.
+
+| key | holds |
+|---|---|
+| `probe:<circuit>` | the place of the one call that tries a half-open circuit |
+| `failed:<circuit>` | failures in a row, the first one's job and user, and whether there were others |
+| `only:<circuit>` | for whom alone a circuit is open |
+| `users` | the two users who asked last |
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from hashlib import blake2b
 from typing import Any
 
 from redis import Redis
@@ -14,53 +26,84 @@ from redis import Redis
 from chat_backend.domain.enums import PROVIDERS
 from chat_backend.realtime.connection import over_what_is_ours
 
-__all__ = ["CLOSED", "HALF_OPEN", "OPEN", "Leave", "SharedCircuits", "read", "worst"]
+__all__ = ["CLOSED", "FORGET_SECONDS", "HALF_OPEN", "OPEN", "Leave", "SharedCircuits", "read", "worst"]
 
 CLOSED, HALF_OPEN, OPEN = "closed", "half_open", "open"
 OPEN_CIRCUITS = "chat:breaker:open"
+RECENT_USERS = "chat:breaker:users"
 FORGET_SECONDS = 600
 # The most that BREAKER_OPEN_SECONDS may be: what is open for longer was not written by us.
 LONGEST_SECONDS = 3600
 
-# Anyone may write into Redis: another kind of value is removed, and so is a time that is none of ours.
+# Anyone may write into Redis: a value of another kind is removed, and so is a time that is none of ours.
 _OURS = f"""
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + time[2] / 1000000
-local kind = redis.call('TYPE', KEYS[1])['ok']
-if kind ~= 'zset' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
+for index, expected in ipairs({{'zset', 'string', 'hash', 'string', 'zset'}}) do
+  local kind = redis.call('TYPE', KEYS[index])['ok']
+  if kind ~= expected and kind ~= 'none' then redis.call('DEL', KEYS[index]) end
+end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], now + {LONGEST_SECONDS + 1}, '+inf')
+"""
+
+# The two users who asked last are enough to tell whether there is more than one.
+_NOTE_USER = f"""
+redis.call('ZREMRANGEBYSCORE', KEYS[5], now + 1, '+inf')
+redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now - {FORGET_SECONDS})
+redis.call('ZADD', KEYS[5], now, ARGV[2])
+redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -3)
+redis.call('EXPIRE', KEYS[5], {FORGET_SECONDS})
 """
 
 _ALLOW = f"""
 local until_ = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not until_ then return 1 end
+local only = redis.call('GET', KEYS[4])
+if only and only ~= ARGV[2] then return 1 end
 if now < tonumber(until_) then return 0 end
 local left = redis.call('PTTL', KEYS[2])
 if left == -1 or left > {LONGEST_SECONDS * 1000} then redis.call('DEL', KEYS[2]) end
-return redis.call('SET', KEYS[2], 1, 'NX', 'PX', ARGV[2]) and 2 or 0
+return redis.call('SET', KEYS[2], 1, 'NX', 'PX', ARGV[3]) and 2 or 0
 """
 
-_FAILED = """
+_FAILED = f"""
+local user, job, open_ms, threshold = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local kept_ms = open_ms + {FORGET_SECONDS * 1000}
 local until_ = redis.call('ZSCORE', KEYS[1], ARGV[1])
+local only = redis.call('GET', KEYS[4])
+if only and only ~= user then
+  redis.call('DEL', KEYS[4])
+  only = false
+end
 if until_ and now < tonumber(until_) then return end
 if not until_ then
-  local failures = redis.pcall('INCR', KEYS[3])
+  only = false
+  local failures = redis.pcall('HINCRBY', KEYS[3], 'failures', 1)
   if type(failures) ~= 'number' then
-    redis.call('SET', KEYS[3], 1)
-    failures = 1
+    redis.call('DEL', KEYS[3])
+    failures = redis.call('HINCRBY', KEYS[3], 'failures', 1)
   end
-  redis.call('EXPIRE', KEYS[3], ARGV[4])
-  if failures < tonumber(ARGV[3]) then return end
+  redis.call('HSETNX', KEYS[3], 'user', user)
+  redis.call('HSETNX', KEYS[3], 'job', job)
+  if redis.call('HGET', KEYS[3], 'user') ~= user then redis.call('HSET', KEYS[3], 'several_users', 1) end
+  if redis.call('HGET', KEYS[3], 'job') ~= job then redis.call('HSET', KEYS[3], 'several_jobs', 1) end
+  redis.call('EXPIRE', KEYS[3], {FORGET_SECONDS})
+  if failures < threshold or redis.call('HEXISTS', KEYS[3], 'several_jobs') == 0 then return end
+  if redis.call('HEXISTS', KEYS[3], 'several_users') == 0 then
+    if redis.call('ZCARD', KEYS[5]) > 1 then return end
+    only = user
+  end
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[4])
-redis.call('ZADD', KEYS[1], now + ARGV[2] / 1000, ARGV[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[2] + ARGV[4] * 1000)
+if only then redis.call('SET', KEYS[4], only, 'PX', kept_ms) else redis.call('DEL', KEYS[4]) end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - {FORGET_SECONDS})
+redis.call('ZADD', KEYS[1], now + open_ms / 1000, ARGV[1])
+redis.call('PEXPIRE', KEYS[1], kept_ms)
 redis.call('DEL', KEYS[2], KEYS[3])
 """
 
 _SUCCEEDED = """
 redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('DEL', KEYS[2], KEYS[3])
+redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
 """
 
 
@@ -73,29 +116,29 @@ class Leave(IntEnum):
 
 
 class SharedCircuits:
-    """What workers tell each other about circuits; every method is one atomic call and may raise RedisAway."""
+    """The circuits as all workers share them. Every method is one atomic call and may raise RedisAway."""
 
     def __init__(self, redis: Redis, *, failures: int, open_seconds: float) -> None:
         self._redis = redis
         self._failures = failures
         self._open_ms = int(open_seconds * 1000)
         self._allow = redis.register_script(_OURS + _ALLOW)
-        self._failed = redis.register_script(_OURS + _FAILED)
-        self._succeeded = redis.register_script(_OURS + _SUCCEEDED)
+        self._failed = redis.register_script(_OURS + _NOTE_USER + _FAILED)
+        self._succeeded = redis.register_script(_OURS + _NOTE_USER + _SUCCEEDED)
 
     def calm(self) -> bool:
         """Tell whether no circuit is open, or half open."""
         return not self._redis.exists(OPEN_CIRCUITS)
 
-    def allow(self, circuit: str) -> Leave:
-        """Tell whether a call may be made; a half-open circuit lets one through each time it would be open."""
-        return Leave(int(self._allow(keys=_keys(circuit), args=[circuit, self._open_ms])))
+    def allow(self, circuit: str, user: str) -> Leave:
+        """Tell whether a user's call may be made; a half-open circuit lets one through each time it would be open."""
+        return Leave(int(self._allow(keys=_keys(circuit), args=[circuit, _name(user), self._open_ms])))
 
-    def failed(self, circuit: str) -> None:
-        self._failed(keys=_keys(circuit), args=[circuit, self._open_ms, self._failures, FORGET_SECONDS])
+    def failed(self, circuit: str, user: str, job: str) -> None:
+        self._failed(keys=_keys(circuit), args=[circuit, _name(user), job, self._open_ms, str(self._failures)])
 
-    def succeeded(self, circuit: str) -> None:
-        self._succeeded(keys=_keys(circuit), args=[circuit])
+    def succeeded(self, circuit: str, user: str) -> None:
+        self._succeeded(keys=_keys(circuit), args=[circuit, _name(user)])
 
     def read(self) -> dict[str, str]:
         return read(self._redis)
@@ -133,5 +176,11 @@ def provider_of(circuit: Any) -> str:
     return text.partition(":")[0]
 
 
+def _name(user: str) -> str:
+    """Return a user's id as it is compared: of bounded length."""
+    return blake2b(user.encode(errors="replace"), digest_size=16).hexdigest()
+
+
 def _keys(circuit: str) -> list[str]:
-    return [OPEN_CIRCUITS, f"chat:breaker:probe:{circuit}", f"chat:breaker:failures:{circuit}"]
+    named = [f"chat:breaker:{what}:{circuit}" for what in ("probe", "failed", "only")]
+    return [OPEN_CIRCUITS, *named, RECENT_USERS]

@@ -19,7 +19,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from chat_backend.domain import summary, thoughts, tokens
 from chat_backend.domain.enums import Action, JobStatus, MessageStatus, Outcome, Purpose, Titles
-from chat_backend.domain.errors import ErrorCode, LeaseLost, ProviderError, ReplyTooLong
+from chat_backend.domain.errors import ErrorCode, InternalFault, LeaseLost, ProviderError, ReplyTooLong
 from chat_backend.domain.prompt import OPTIONS, ContextLimits, PromptRequest, Turn
 from chat_backend.domain.retry import RetryPolicy
 from chat_backend.domain.usage import Usage
@@ -64,6 +64,17 @@ class Claim:
     # Of a summary: what it is to cover, and the offset at which that was read.
     outside: Outside | None = None
     as_of: int = 0
+    # Who asked for the reply.
+    user_id: str = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which model a job would ask now, and for whom."""
+
+    provider: str
+    model: str
+    user_id: str
 
 
 @dataclass(frozen=True)
@@ -106,7 +117,7 @@ _OWNED = (
     .with_for_update(of=[LlmJob, Message])
     .execution_options(populate_existing=True)
 )
-_ASKED = select(LlmJob.chain, LlmJob.chain_position).where(LlmJob.id == bindparam("job_id"), DUE | LOST)
+_ASKED = select(LlmJob.chain, LlmJob.chain_position, LlmJob.user_id).where(LlmJob.id == bindparam("job_id"), DUE | LOST)
 
 
 def claim(uow: UnitOfWork, job_id: UUID, terms: Terms) -> Claim | None:
@@ -117,8 +128,8 @@ def claim(uow: UnitOfWork, job_id: UUID, terms: Terms) -> Claim | None:
     return _next_call(uow, owned, terms, may_sum_up=terms.sums_up)
 
 
-def next_asked(session: Session, job_id: UUID) -> tuple[str, str] | None:
-    """Return the provider and model that a job would ask now; None where it is not to be taken up.
+def next_asked(session: Session, job_id: UUID) -> Asked | None:
+    """Return what a job would ask now; None where it is not to be taken up.
 
     Whoever asks the circuit breaker for leave takes the place of the one probe: it must be about to ask.
     """
@@ -126,7 +137,7 @@ def next_asked(session: Session, job_id: UUID) -> tuple[str, str] | None:
     if asked is None:
         return None
     link = asked.chain[asked.chain_position]
-    return link["provider"], link["model"]
+    return Asked(link["provider"], link["model"], asked.user_id)
 
 
 def standing(session: Session, job_id: UUID) -> tuple[JobStatus | None, str | None]:
@@ -284,6 +295,7 @@ def _next_call(uow: UnitOfWork, owned: Owned, terms: Terms, *, may_sum_up: bool)
         purpose=purpose,
         outside=prompt.outside,
         as_of=chat.last_offset,
+        user_id=job.user_id,
     )
 
 
@@ -395,6 +407,26 @@ def failed(
     return delay
 
 
+def fail_internally(uow: UnitOfWork, job_id: UUID, *, worker: str) -> None:
+    """End a job over which an exception of our own was raised, unless another worker holds it.
+
+    What its attempt cost stands as it was estimated.
+    """
+    owned = _lock(uow, job_id)
+    if owned is None:
+        return
+    job, fault = owned.job, InternalFault()
+    if not (_claimable(owned) or (job.status == JobStatus.RUNNING and job.lease_owner == worker)):
+        return
+    if job.status == JobStatus.RUNNING and owned.attempt is not None and owned.attempt.outcome is None:
+        owned.attempt.outcome, owned.attempt.finished_at = Outcome.FAILED, now()
+        owned.attempt.error_code = fault.code
+    if job.cancel_requested_at is not None:
+        owned.end(uow, JobStatus.CANCELLED)
+    else:
+        owned.end(uow, JobStatus.FAILED, code=fault.code, error=fault.message)
+
+
 def _next(job: LlmJob, error: ProviderError, policy: RetryPolicy) -> float | None:
     is_last = job.chain_position + 1 >= len(job.chain)
     if policy.waits_for(error, is_last=is_last):
@@ -406,7 +438,7 @@ def _next(job: LlmJob, error: ProviderError, policy: RetryPolicy) -> float | Non
         delay = policy.delay(error, job.failures, timeouts=len(timeouts))
     if delay is not None:
         return delay
-    if isinstance(error, ReplyTooLong) or is_last:
+    if isinstance(error, ReplyTooLong | InternalFault) or is_last:
         return None
     job.chain_position += 1
     job.failures = 0

@@ -68,7 +68,7 @@ def begin(uow: UnitOfWork, reply: Claim, *, worker: str, context: ContextLimits 
     options["max_tokens"] = context.reply(reply.provider, model, max_tokens=options["max_tokens"], budget=taken)
     request = PromptRequest(model, turns, options, name=name_of(job))
     ids = (job.id, chat.id, answer.id)
-    return Claim(*ids, job.attempt, reply.provider, request, job.trace_id, purpose=Purpose.TITLE)
+    return Claim(*ids, job.attempt, reply.provider, request, job.trace_id, purpose=Purpose.TITLE, user_id=job.user_id)
 
 
 def _is_asked_for(session: Session, session_id: UUID) -> bool:

@@ -97,7 +97,9 @@ def test_a_job_that_nobody_looks_after_degrades(web_app: Flask, rest: Rest, valk
 def test_an_open_breaker_degrades(sqlite_rest: Rest, valkey: Valkey) -> None:
     with valkey.client() as client:
         ProcessCensus(client).report_worker("w1", 0)
-        SharedCircuits(client, failures=1, open_seconds=60).failed(circuit_of("LOCAL", "tiny"))
+        circuits = SharedCircuits(client, failures=2, open_seconds=60)
+        for job in ("job-1", "job-2"):
+            circuits.failed(circuit_of("LOCAL", "tiny"), "ann", job)
 
     status, report = health(sqlite_rest)
 

@@ -32,7 +32,9 @@ NOBODY = "No worker could ask the provider for its models just now."
 
 def test_every_provider_is_listed_as_it_is(rest: Rest, worker: PretendWorker, valkey: Valkey) -> None:
     with valkey.client() as client:
-        SharedCircuits(client, failures=1, open_seconds=60).failed(circuit_of("LOCAL", "tiny"))
+        circuits = SharedCircuits(client, failures=2, open_seconds=60)
+        for job in ("job-1", "job-2"):
+            circuits.failed(circuit_of("LOCAL", "tiny"), "ann", job)
 
     listed = rest.get("/providers").get_json()["providers"]
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from chat_backend.domain.enums import Purpose
-from chat_backend.domain.errors import ProviderError, ProviderRefused, ProviderTimeout, StreamBroken
+from chat_backend.domain.errors import ErrorCode, ProviderError, ProviderRefused, ProviderTimeout, StreamBroken
 from chat_backend.domain.prompt import PromptRequest, Turn
 from chat_backend.domain.usage import Usage
 from chat_backend.services.attempts import Claim
@@ -44,7 +44,9 @@ class Told:
 
 
 def ending(provider: Told) -> Ending:
-    claim = Claim(uuid4(), uuid4(), uuid4(), 1, "LOCAL", PromptRequest("m", PROMPT), purpose=Purpose.TITLE)
+    claim = Claim(
+        uuid4(), uuid4(), uuid4(), 1, "LOCAL", PromptRequest("m", PROMPT), purpose=Purpose.TITLE, user_id="ann"
+    )
 
     async def asked() -> Ending:
         run = Run(claim.job_id, asyncio.get_running_loop())
@@ -96,10 +98,18 @@ def test_one_that_fell_silent_after_it_was_accepted_has_an_estimate(error: Provi
     assert counts(Told(error=error, http_status=200)) == Usage(14, 0, estimated=True)
 
 
-def test_numbers_beyond_reason_and_a_provider_that_stumbles_are_endings_like_any_other() -> None:
+def test_numbers_beyond_reason_are_not_counted() -> None:
     absurd = ending(Told("y", http_status=200, usage={"cost": 10**400, "prompt_tokens": 10**400}))
-    stumbled = ending(Told(error=OverflowError("too large"), http_status=200, usage={"cost": 10**400}))
 
     assert absurd.error is None
     assert (absurd.measured.counts.cost, absurd.measured.counts.prompt_tokens) == (None, 14)
-    assert isinstance(stumbled.error, ProviderError)
+
+
+def test_exception_of_ours_is_internal_error(caplog: pytest.LogCaptureFixture) -> None:
+    ended = ending(Told(error=OverflowError("too large: what ann wrote"), http_status=200))
+
+    assert ended.error is not None
+    assert (ended.error.code, ended.error.retryable) == (ErrorCode.INTERNAL_ERROR, False)
+    assert "in stream" in caplog.text
+    assert "OverflowError" in caplog.text
+    assert "what ann wrote" not in caplog.text

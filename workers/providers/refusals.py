@@ -50,6 +50,8 @@ _HOPELESS = {
     **dict.fromkeys(("authentication_error", "invalid_api_key", "permission_error"), 401),
     **dict.fromkeys(("insufficient_quota", "billing_error"), 402),
 }
+# A prompt can provoke these, whatever the status they come with.
+OF_THE_REQUEST = frozenset(word for word, status in _HOPELESS.items() if status == 400)
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,49}", re.ASCII)
 _REASON = re.compile(r"[A-Za-z][A-Za-z0-9_/ -]{0,39}", re.ASCII)
 _MOST_REASONS = 10

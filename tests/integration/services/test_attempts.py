@@ -11,6 +11,7 @@ from sqlalchemy import update
 from chat_backend.domain.enums import JobStatus, MessageStatus, Outcome
 from chat_backend.domain.errors import (
     ErrorCode,
+    InternalFault,
     LeaseLost,
     ProviderRefused,
     ProviderTimeout,
@@ -22,8 +23,8 @@ from chat_backend.domain.usage import Usage
 from chat_backend.models import LlmJob
 from chat_backend.models.base import now
 from chat_backend.services import attempts, leases, llm_jobs
-from chat_backend.services.attempts import Claim
-from tests.integration.services.conftest import ALICE, World, measured
+from chat_backend.services.attempts import Asked, Claim
+from tests.integration.services.conftest import ALICE, WORKER, World, measured
 
 POLICY = RetryPolicy(max_attempts=2, base_seconds=0.0, cap_seconds=0.0)
 SLOW = RetryPolicy(max_attempts=2, base_seconds=100.0, cap_seconds=100.0)
@@ -373,10 +374,44 @@ def test_only_a_job_that_is_to_be_taken_up_asks_whether_its_model_may_be_asked(w
     fail(world, world.must_claim(first.id), StreamBroken("broke"), policy=SLOW)
     asked.append(next_asked(world, first.id))
 
-    model = ("LOCAL", "m")
+    model = Asked("LOCAL", "m", "alice")
     assert asked == [model, None, None, model, None]
 
 
-def next_asked(world: World, job_id: UUID) -> tuple[str, str] | None:
+def next_asked(world: World, job_id: UUID) -> Asked | None:
     with world.backend.reading() as session:
         return attempts.next_asked(session, job_id)
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_internal_error_ends_job_and_its_attempt(world: World, running: bool) -> None:
+    job = world.ask(world.new_session(), "Hello")
+    if running:
+        world.must_claim(job.id)
+
+    with world.backend.unit_of_work() as uow:
+        attempts.fail_internally(uow, job.id, worker=WORKER)
+
+    stored = world.job(job.id)
+    assert (stored.status, stored.error_code) == (JobStatus.FAILED, "INTERNAL_ERROR")
+    assert [(a.outcome, a.error_code) for a in stored.attempts] == [(Outcome.FAILED, "INTERNAL_ERROR")] * running
+    assert world.reply(job).status == MessageStatus.FAILED
+
+
+def test_internal_error_leaves_another_workers_job_alone(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello")
+    world.must_claim(job.id)
+
+    with world.backend.unit_of_work() as uow:
+        attempts.fail_internally(uow, job.id, worker="worker-2")
+
+    assert world.job(job.id).status == JobStatus.RUNNING
+
+
+def test_internal_error_asks_no_fallback(world: World) -> None:
+    job = world.ask(world.new_session(fallbacks=["LOCAL:other"]), "Hello")
+    claim = world.must_claim(job.id)
+
+    fail(world, claim, InternalFault())
+
+    assert (world.job(job.id).status, world.job(job.id).error_code) == (JobStatus.FAILED, "INTERNAL_ERROR")

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -50,13 +51,17 @@ def job_id(backend: Backend) -> UUID:
     return _ask(backend)
 
 
-def _ask(backend: Backend) -> UUID:
+def _ask(backend: Backend, user: str = "ann", **stored: Any) -> UUID:
+    """Queue a job; `stored` are columns as another release may have written them."""
     with backend.unit_of_work() as uow:
         fields = {"llm_provider": "LOCAL", "llm_model": "m", "title": None, "settings": {}}
-        chat = chat_sessions.make(uow, User("ann"), **fields)[0]
+        chat = chat_sessions.make(uow, User(user), **fields)[0]
     with backend.unit_of_work() as uow:
-        job = messages.send(uow, chat.id, User("ann"), content="Hello", process=True).job
-    assert job is not None
+        job = messages.send(uow, chat.id, User(user), content="Hello", process=True).job
+        assert job is not None
+        if stored:
+            uow.session.flush()
+            uow.session.execute(update(LlmJob).where(LlmJob.id == job.id).values(**stored))
     return job.id
 
 
@@ -109,31 +114,52 @@ def test_of_wake_ups_that_come_at_once_one_takes_the_last_place(backend: Backend
     assert (first, second, again) == (False, True, False)
 
 
-def test_a_job_that_nobody_can_work_at_keeps_no_other_from_a_last_place(backend: Backend) -> None:
+def test_spoilt_job_fails_and_keeps_no_other_from_last_place(backend: Backend) -> None:
     only_place = replace(backend.settings, worker_concurrency=1, llm_max_attempts=1, local_llm_base_url=NOWHERE)
-    spoilt, job_id = _ask(backend), _ask(backend)
-    with backend.unit_of_work() as uow:
-        uow.session.execute(update(LlmJob).where(LlmJob.id == spoilt).values(chain=[]))
+    spoilt, job_id = _ask(backend, chain=[]), _ask(backend)
     left: list[int] = []
     runtime = Runtime(only_place, backend, life_seconds=0.1, exit=left.append)
     runtime.start()
 
-    standing = answer(runtime, job_id)
+    standings = [answer(runtime, job_id) for _ in range(2)]
     runtime.stop()
 
-    assert standing == JobStanding(job_id, JobStatus.FAILED, "PROVIDER_UNREACHABLE")
-    assert _status(backend, spoilt) == JobStatus.QUEUED
+    assert standings == [
+        JobStanding(spoilt, JobStatus.FAILED, "INTERNAL_ERROR"),
+        JobStanding(job_id, JobStatus.FAILED, "PROVIDER_UNREACHABLE"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "options", [{"response_format": {"n": 10**25}}, {"context_tokens": "many"}], ids=["body", "claim"]
+)
+def test_exception_of_ours_fails_job_at_once_and_opens_no_circuit(
+    backend: Backend, valkey: Valkey, options: dict[str, Any]
+) -> None:
+    settings = replace(backend.settings, redis_url=valkey.url, breaker_failures=1)
+    jobs = [_ask(backend, user, options=options) for user in ("ann", "ann", "bob")]
+    runtime = Runtime(settings, backend, life_seconds=0.1, exit=lambda _: None)
+    runtime.start()
+
+    standings = [answer(runtime, job_id) for job_id in jobs]
+    runtime.stop()
+
+    assert standings == [JobStanding(job_id, JobStatus.FAILED, "INTERNAL_ERROR") for job_id in jobs]
+    with valkey.client() as redis:
+        assert not redis.exists(OPEN_CIRCUITS)
 
 
 def test_a_failure_is_known_to_all_workers_before_one_may_take_the_job_up_again(
-    backend: Backend, job_id: UUID, valkey: Valkey
+    backend: Backend, valkey: Valkey
 ) -> None:
+    earlier, job_id = _ask(backend), _ask(backend)
     settings = replace(backend.settings, redis_url=valkey.url, breaker_failures=1)
     once = replace(settings, llm_max_attempts=1, local_llm_base_url=NOWHERE)
     open_at_commits, redis = list[bool](), valkey.client()
     left: list[int] = []
     runtime = Runtime(once, backend, life_seconds=0.1, exit=left.append)
     runtime.start()
+    runtime.process(earlier)
     event.listen(backend.engine, "commit", lambda _: open_at_commits.append(bool(redis.exists(OPEN_CIRCUITS))))
 
     runtime.process(job_id)
