@@ -31,6 +31,7 @@ from chat_backend.realtime.connection import RedisAway, client
 from chat_backend.realtime.presence import ProcessCensus
 from chat_backend.realtime.subscriber import Subscriber
 from chat_backend.services import leases
+from workers.database_watch import OVERDUE_HEARTBEATS, DatabaseWatch
 from workers.holding import Holding
 from workers.housekeeper import Housekeeper
 from workers.model_lists import Catalogue
@@ -81,6 +82,7 @@ class Runtime:
         self._stopped = threading.Event()
         self._swept = ThreadPoolExecutor(max_workers=settings.worker_concurrency, thread_name_prefix="swept")
         providers = build(settings)
+        self._watch = DatabaseWatch(heartbeat_seconds=settings.heartbeat_seconds, lease_seconds=settings.lease_seconds)
         self._steps = Steps(
             settings,
             backend,
@@ -90,6 +92,7 @@ class Runtime:
             loop=self._loop,
             later=self._swept.submit,
             stopped=self._stopped,
+            watch=self._watch,
         )
         self._holding = Holding(backend, self.runs, worker=self.id, lease_seconds=settings.lease_seconds)
         self._housekeeper = Housekeeper(settings, backend, stopped=self._stopped)
@@ -184,7 +187,7 @@ class Runtime:
     def start(self) -> None:
         """Start the loop and the threads."""
         sys.setswitchinterval(SWITCH_SECONDS)
-        works: list[tuple[Callable[[], None], float]] = [
+        works: list[tuple[Callable[[], float | None], float]] = [
             (self._holding.heartbeat, self.settings.heartbeat_seconds),
             (self._holding.checkpoint, self.settings.checkpoint_seconds),
             (self._sweep, self.settings.sweep_seconds),
@@ -217,24 +220,52 @@ class Runtime:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
-    def _repeat(self, work: Callable[[], None], seconds: float) -> None:
+    def _repeat(self, work: Callable[[], float | None], seconds: float) -> None:
+        """Call `work` at an interval, or after the seconds that it returns."""
         while not self._stopped.is_set():
+            pause = seconds
             try:
-                work()
+                pause = work() or seconds
             except Unavailable:
+                self._watch.failed()
                 log.debug("the database is away", extra={"action": work.__name__})
             except Exception:  # these threads serve every job: one bad moment must not end them
                 log.exception("a worker thread stumbled", extra={"action": work.__name__})
             # Jitter: workers that started together must not sweep together.
-            self._stopped.wait(seconds * random.uniform(0.8, 1.0))  # noqa: S311 - not a secret
+            self._stopped.wait(pause * random.uniform(0.8, 1.0))  # noqa: S311 - not a secret
 
-    def _sweep(self) -> None:
+    def _sweep(self) -> float | None:
+        """Take up what was forgotten. Returns the seconds until the next sweep where the interval is too long."""
+        if self._draining.is_set():
+            return None
+        pause = self._look_at_leases()
         room = self.settings.worker_concurrency - len(self.runs)
-        if self._draining.is_set() or room <= 0:
-            return
+        if room > 0:
+            self._take_up_forgotten(min(room, SWEEP_PORTION))
+        return pause
+
+    def _look_at_leases(self) -> float | None:
+        """Find out whether the database takes writes, as those need who renew leases; while all are renewed it does."""
+        settings, began = self.settings, time.monotonic()
+        with self.backend.reading() as session:
+            lagging, database_time = leases.overdue(
+                session, seconds=settings.lease_seconds - OVERDUE_HEARTBEATS * settings.heartbeat_seconds
+            )
+        if lagging:
+            with self.backend.unit_of_work(urgent=True) as uow:
+                # A renewal of no lease waits, and fails, as any other would.
+                leases.renew(uow.session, self.id, (), lease_seconds=settings.lease_seconds)
+                database_time = leases.database_time(uow.session)
+        self._watch.succeeded(database_time, began=began)
+        return min(settings.sweep_seconds, settings.heartbeat_seconds) if lagging else None
+
+    def _take_up_forgotten(self, room: int) -> None:
         with self.backend.reading() as session:
             forgotten = leases.forgotten(
-                session, forgotten_seconds=self.settings.forgotten_seconds, limit=min(room, SWEEP_PORTION)
+                session,
+                forgotten_seconds=self.settings.forgotten_seconds,
+                limit=room,
+                take_over=self._watch.takeover().allowed,
             )
         for job_id in forgotten:
             if self.runs.get(job_id) is None and job_id not in self._sweeping:

@@ -23,6 +23,7 @@ from chat_backend.services.attempts import Claim, Terms
 from chat_backend.unit_of_work import UnitOfWork
 from workers.ask import Ending, ask
 from workers.breaker import Breaker
+from workers.database_watch import DatabaseWatch
 from workers.faults import log_fault
 from workers.live_publisher import LivePublisher
 from workers.providers.base import Provider
@@ -54,6 +55,7 @@ class Steps:
         loop: asyncio.AbstractEventLoop,
         later: Callable[..., object],
         stopped: threading.Event,
+        watch: DatabaseWatch,
     ) -> None:
         self._settings = settings
         self._backend = backend
@@ -62,6 +64,7 @@ class Steps:
         self._loop = loop
         self._later = later
         self._stopped = stopped
+        self._watch = watch
         self._publisher: LivePublisher | None = None
         self._policy = RetryPolicy(
             settings.llm_max_attempts,
@@ -116,16 +119,26 @@ class Steps:
         wait, patience = min(LONGEST_PAUSE_SECONDS, open_seconds / 2), 2 * open_seconds
         try:
             with self._backend.unit_of_work() as uow:
-                return attempts.pass_over(uow, job_id, self._terms, wait_seconds=wait, patience_seconds=patience)
+                return attempts.pass_over(
+                    uow,
+                    job_id,
+                    self._terms,
+                    wait_seconds=wait,
+                    patience_seconds=patience,
+                    takeover=self._watch.takeover(),
+                )
         except Unavailable:
+            self._watch.failed()
             return None  # the sweep comes back to it
 
     def _claim(self, job_id: UUID) -> Claim | None:
         for _ in range(CLAIM_TRIES):
             try:
                 with self._backend.unit_of_work() as uow:
-                    return attempts.claim(uow, job_id, self._terms)
+                    # Not before: the transaction may have waited for the end of an outage.
+                    return attempts.claim(uow, job_id, self._terms, self._watch.takeover())
             except Unavailable:
+                self._watch.failed()
                 if self._stopped.wait(STORE_PAUSE_SECONDS):
                     break
         return None  # the sweep comes back to it

@@ -69,6 +69,22 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Takeover:
+    """Whether expired leases may be taken over now, and which of them prove no death.
+
+    `outage` is when the database was unavailable, by its own clock: a lease that expired then could not be renewed, and
+    does not count as abandoned.
+    """
+
+    allowed: bool = True
+    outage: tuple[float, float] = (0.0, 0.0)
+
+    def counts(self, lease_until: float) -> bool:
+        """Tell whether an expired lease counts against its job."""
+        return not self.outage[0] <= lease_until <= self.outage[1]
+
+
+@dataclass(frozen=True)
 class Asked:
     """Which model a job would ask now, and for whom."""
 
@@ -108,6 +124,8 @@ class Owned:
         end(uow, self.chat, self.job, self.reply, status=status, following=self.following, **more)
 
 
+ANY_TAKEOVER = Takeover()
+
 # Made once: to put a statement together costs as much as to execute it.
 _OWNED = (
     select(LlmJob, Message, LlmAttempt, database_clock(), MUST_WAIT, FOLLOWING)
@@ -120,9 +138,9 @@ _OWNED = (
 _ASKED = select(LlmJob.chain, LlmJob.chain_position, LlmJob.user_id).where(LlmJob.id == bindparam("job_id"), DUE | LOST)
 
 
-def claim(uow: UnitOfWork, job_id: UUID, terms: Terms) -> Claim | None:
+def claim(uow: UnitOfWork, job_id: UUID, terms: Terms, takeover: Takeover = ANY_TAKEOVER) -> Claim | None:
     """Take a job that is due, or whose worker is gone, for one attempt. None: there is nothing to claim."""
-    owned = _due(uow, job_id, terms)
+    owned = _due(uow, job_id, terms, takeover)
     if owned is None:
         return None
     return _next_call(uow, owned, terms, may_sum_up=terms.sums_up)
@@ -147,14 +165,20 @@ def standing(session: Session, job_id: UUID) -> tuple[JobStatus | None, str | No
 
 
 def pass_over(
-    uow: UnitOfWork, job_id: UUID, terms: Terms, *, wait_seconds: float, patience_seconds: float
+    uow: UnitOfWork,
+    job_id: UUID,
+    terms: Terms,
+    *,
+    wait_seconds: float,
+    patience_seconds: float,
+    takeover: Takeover = ANY_TAKEOVER,
 ) -> float | None:
     """Leave alone a model whose circuit is open: turn to the next of the chain, else wait, else give up.
 
     No attempt is made, so none is counted. Patience begins when a job is first left waiting for the circuit, however
     long it had waited for its turn. Returns the seconds until the next look, or None.
     """
-    owned = _due(uow, job_id, terms)
+    owned = _due(uow, job_id, terms, takeover)
     if owned is None:
         return None
     job, wait = owned.job, 0.0
@@ -175,13 +199,16 @@ def pass_over(
     return wait
 
 
-def _due(uow: UnitOfWork, job_id: UUID, terms: Terms) -> Owned | None:
+def _due(uow: UnitOfWork, job_id: UUID, terms: Terms, takeover: Takeover) -> Owned | None:
     """Lock a job that someone should take up now; what is past help is ended on the way."""
     owned = _lock(uow, job_id)
     if owned is None or not _claimable(owned):
         return None
     if owned.job.status == JobStatus.RUNNING:
-        _abandon(owned)
+        assert owned.job.lease_until is not None
+        if not takeover.allowed:
+            return None
+        _abandon(owned, counts=takeover.counts(owned.job.lease_until))
     ending = _past_help(owned.job, terms)
     if ending is not None:
         owned.end(uow, **ending)
@@ -207,8 +234,8 @@ def _claimable(owned: Owned) -> bool:
     return job.status == JobStatus.RUNNING and job.lease_until is not None and job.lease_until < owned.clock
 
 
-def _abandon(owned: Owned) -> None:
-    owned.job.abandonments += 1
+def _abandon(owned: Owned, *, counts: bool) -> None:
+    owned.job.abandonments += counts
     if owned.attempt is not None and owned.attempt.outcome is None:
         owned.attempt.outcome = Outcome.ABANDONED
         owned.attempt.finished_at = now()

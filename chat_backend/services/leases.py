@@ -103,13 +103,25 @@ def _running(p: Progress) -> ColumnElement[bool]:
     return exists().where(LlmJob.assistant_message_id == p.message_id, *running)
 
 
-def forgotten(session: Session, *, forgotten_seconds: float, limit: int) -> list[UUID]:
+def database_time(session: Session) -> float:
+    """Return the time by the database's clock."""
+    return session.execute(select(database_clock())).scalar_one()
+
+
+def overdue(session: Session, *, seconds: float) -> tuple[bool, float]:
+    """Tell whether a lease runs out within so many seconds or has run out, and the database's time."""
+    lagging = exists().where(RUNNING, LlmJob.lease_until < database_clock() + seconds)
+    found, at = session.execute(select(lagging, database_clock())).one()
+    return bool(found), at
+
+
+def forgotten(session: Session, *, forgotten_seconds: float, limit: int, take_over: bool = True) -> list[UUID]:
     """Return jobs that a worker should look at: due, but not claimed for a while, or with a dead worker."""
     # A retry has its time and no wake-up, and what was handed over is late already: its wake-up may be lost, for Redis
     # may be away. Anything else is given time to be woken.
     begun = LlmJob.retry_at.is_not(None) | LlmJob.started_at.is_not(None)
-    overdue = DUE & (begun | (LlmJob.not_before < database_clock() - forgotten_seconds))
-    return _in_turn(session, overdue | LOST)[:limit]
+    waiting = DUE & (begun | (LlmJob.not_before < database_clock() - forgotten_seconds))
+    return _in_turn(session, waiting | LOST if take_over else waiting)[:limit]
 
 
 def first_in_turn(session: Session) -> UUID | None:
