@@ -428,7 +428,12 @@ class Settings:
     breaker_open_seconds: float = setting(30.0, "How long an open circuit breaker refuses.", _seconds(0.1, 3600))
 
     # Workers
-    worker_concurrency: int = setting(300, "Replies that one worker process carries at once.", _int(1, 2000))
+    worker_concurrency: int = setting(
+        300,
+        "Replies that one worker process carries at once; half as many more for users none of whose replies is being "
+        "written.",
+        _int(1, 2000),
+    )
     lease_seconds: float = setting(15.0, "How long a claim holds without a heartbeat.", _seconds(0.5, 600))
     heartbeat_seconds: float = setting(3.0, "Interval of a worker's heartbeat.", _seconds(0.05, 120))
     sweep_seconds: float = setting(3.0, "Interval of each worker's sweep.", _seconds(0.05, 120))
@@ -583,6 +588,15 @@ class Settings:
     @property
     def requests_at_once(self) -> int:
         return self._in_jwt_mode(self.max_requests_at_once, 2)
+
+    @property
+    def reserved_places(self) -> int:
+        """Places of a worker beyond `worker_concurrency`, for users none of whose replies is being written."""
+        return (self.worker_concurrency + 1) // 2
+
+    @property
+    def worker_threads(self) -> int:
+        return self.worker_concurrency + self.reserved_places
 
     def _in_jwt_mode(self, given: int | None, default: int) -> int:
         """Return a limit: the one given, else in jwt mode the default; 0 is none."""

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -30,11 +30,13 @@ from chat_backend.realtime.channels import WANTED_MODELS, WORKERS
 from chat_backend.realtime.connection import RedisAway, client
 from chat_backend.realtime.presence import ProcessCensus
 from chat_backend.realtime.subscriber import Subscriber
-from chat_backend.services import leases
+from chat_backend.services import attempts, leases
+from chat_backend.services.leases import Waiting
 from workers.database_watch import OVERDUE_HEARTBEATS, DatabaseWatch
 from workers.holding import Holding
 from workers.housekeeper import Housekeeper
 from workers.model_lists import Catalogue
+from workers.places import Place, Places
 from workers.providers.registry import build
 from workers.running import Run, Runs, Stop
 from workers.steps import LONGEST_PAUSE_SECONDS, Steps
@@ -46,7 +48,8 @@ HOUSEKEEPING_SECONDS = 60.0
 # From SIGTERM to the end, whatever hangs; platforms kill after 30 s or so.
 LIFE_SECONDS = 22.0
 LAST_STEPS_SECONDS = 1.5
-SWEEP_PORTION = 100
+# Of the pool of found jobs, for short tasks beside them.
+SPARE_THREADS = 4
 # How long a thread that computes may keep the loop from its next token; Python's default is ten times as long.
 SWITCH_SECONDS = 0.0005
 # SQLite's clock counts milliseconds: who comes back to the very moment may be early by one.
@@ -77,10 +80,14 @@ class Runtime:
         self._draining = threading.Event()
         self._drained = threading.Event()
         self._sweeping: set[UUID] = set()
-        self._places = 0
-        self._places_lock = threading.Lock()
+        self._places = Places(settings.worker_concurrency, settings.reserved_places)
+        # Set while jobs wait that a wake-up was used up for.
+        self._passed_over = threading.Event()
+        self._giving = threading.Lock()
         self._stopped = threading.Event()
-        self._swept = ThreadPoolExecutor(max_workers=settings.worker_concurrency, thread_name_prefix="swept")
+        self._swept = ThreadPoolExecutor(
+            max_workers=settings.worker_threads + SPARE_THREADS, thread_name_prefix="swept"
+        )
         providers = build(settings)
         self._watch = DatabaseWatch(heartbeat_seconds=settings.heartbeat_seconds, lease_seconds=settings.lease_seconds)
         self._steps = Steps(
@@ -111,20 +118,65 @@ class Runtime:
     # The way of a job
 
     @contextmanager
-    def place(self) -> Iterator[bool]:
-        """Hold a place for a wake-up; tell whether it was the last free one."""
-        with self._places_lock:
-            self._places += 1
-            is_last = self._places + len(self._sweeping) >= self.settings.worker_concurrency
+    def place_for(self, job_id: UUID) -> Iterator[UUID | None]:
+        """Hold a place for a wake-up, and give the job that it is for; None: there is none for this job now."""
+        place = self._places.take()
+        if place is None:
+            self._passed_over.set()
+            yield None
+            return
         try:
-            yield is_last
+            yield self._admitted(place, job_id)
         finally:
-            with self._places_lock:
-                self._places -= 1
+            self._places.release()
+            self._give_places()
 
-    @property
-    def is_draining(self) -> bool:
-        return self._draining.is_set()
+    def _admitted(self, place: Place, job_id: UUID) -> UUID | None:
+        if place is Place.FREE or self._draining.is_set():
+            return job_id
+        try:
+            with self.backend.reading() as session:
+                if place is Place.RESERVED:
+                    admitted = job_id if leases.may_use_reserve(session, job_id) else None
+                elif attempts.next_asked(session, job_id) is None:
+                    return job_id
+                else:
+                    waiting = (job.job_id for job in leases.waiting(session) if not self._is_in_hand(job.job_id))
+                    admitted = next(waiting, job_id)
+        except Unavailable:
+            return job_id  # the claim waits for the database
+        if admitted != job_id:
+            self._passed_over.set()
+        return admitted
+
+    def _give_places(self) -> None:
+        """Give places that came free to jobs that were passed over."""
+        # One after the other: who came between another's look and its end would find nothing passed over.
+        with self._giving:
+            if not self._passed_over.is_set() or self._draining.is_set():
+                return
+            self._passed_over.clear()
+            try:
+                with self.backend.reading() as session:
+                    waiting = leases.waiting(session)
+            except Unavailable:
+                return  # the sweep comes back to them
+            if self._take_up(waiting):
+                self._passed_over.set()
+
+    def _take_up(self, waiting: Sequence[Waiting]) -> bool:
+        """Begin as many jobs as there are places for; tell whether some are left."""
+        for job in waiting:
+            if self._is_in_hand(job.job_id):
+                continue
+            if self._places.take(newcomer=job.is_newcomers) is None:
+                return True
+            self._sweeping.add(job.job_id)
+            self._swept.submit(self._process_swept, job.job_id)
+        return False
+
+    def _is_in_hand(self, job_id: UUID) -> bool:
+        return job_id in self._sweeping or self.runs.get(job_id) is not None
 
     def process(self, job_id: UUID) -> JobStatus | None:
         """Work at a job until it has ended or is not ours to work at. Safe to call twice for one job.
@@ -239,9 +291,15 @@ class Runtime:
         if self._draining.is_set():
             return None
         pause = self._look_at_leases()
-        room = self.settings.worker_concurrency - len(self.runs)
-        if room > 0:
-            self._take_up_forgotten(min(room, SWEEP_PORTION))
+        with self._giving:
+            with self.backend.reading() as session:
+                forgotten = leases.forgotten(
+                    session,
+                    forgotten_seconds=self.settings.forgotten_seconds,
+                    take_over=self._watch.takeover().allowed,
+                )
+            if self._take_up(forgotten):
+                self._passed_over.set()
         return pause
 
     def _look_at_leases(self) -> float | None:
@@ -259,24 +317,13 @@ class Runtime:
         self._watch.succeeded(database_time, began=began)
         return min(settings.sweep_seconds, settings.heartbeat_seconds) if lagging else None
 
-    def _take_up_forgotten(self, room: int) -> None:
-        with self.backend.reading() as session:
-            forgotten = leases.forgotten(
-                session,
-                forgotten_seconds=self.settings.forgotten_seconds,
-                limit=room,
-                take_over=self._watch.takeover().allowed,
-            )
-        for job_id in forgotten:
-            if self.runs.get(job_id) is None and job_id not in self._sweeping:
-                self._sweeping.add(job_id)
-                self._swept.submit(self._process_swept, job_id)
-
     def _process_swept(self, job_id: UUID) -> None:
         try:
             self.process(job_id)
         finally:
             self._sweeping.discard(job_id)
+            self._places.release()
+            self._give_places()
 
     def _report_census(self) -> None:
         try:

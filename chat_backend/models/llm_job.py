@@ -177,5 +177,13 @@ MUST_WAIT: ColumnElement[bool] = exists().where(*_others, _other.position < LlmJ
 DUE = QUEUED & (LlmJob.not_before <= database_clock()) & ~MUST_WAIT
 LOST = RUNNING & (LlmJob.lease_until < database_clock())
 
+# Whether another reply of a job's user is being written. The first condition on the status is the index's.
+USER_IS_SERVED: ColumnElement[bool] = exists().where(
+    _other.user_id == LlmJob.user_id,
+    _other.id != LlmJob.id,
+    _other.status.in_(_UNFINISHED_WORDS),
+    _other.status == _literal(JobStatus.RUNNING),
+)
+
 # The id of the first other unfinished job of a job's session: with this one ended, it is its turn.
 FOLLOWING: ScalarSelect[UUID] = select(_other.id).where(*_others).order_by(_other.position).limit(1).scalar_subquery()

@@ -48,10 +48,10 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "broker_transport_options": _transport(
             settings,
             timeout_seconds=WORKER_TIMEOUT_SECONDS,
-            max_connections=max(LEAST_CONNECTIONS, 3 * settings.worker_concurrency),
+            max_connections=max(LEAST_CONNECTIONS, 3 * settings.worker_threads),
         ),
         "worker_pool": "threads",
-        "worker_concurrency": settings.worker_concurrency,
+        "worker_concurrency": settings.worker_threads,
         "worker_prefetch_multiplier": 1,
         "worker_send_task_events": True,
         # One PUBLISH to its channel can end every worker, or have them consume nothing.

@@ -7,14 +7,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, select, text, update
+from sqlalchemy import ColumnElement, exists, func, select, text, update
 from sqlalchemy.orm import Session
 
 from chat_backend.models import LlmJob, Message
 from chat_backend.models.base import database_clock
-from chat_backend.models.llm_job import DUE, LOST, RUNNING
+from chat_backend.models.llm_job import DUE, LOST, RUNNING, USER_IS_SERVED
 
-# Of the jobs that wait, those that have waited longest.
+# More than a worker has places to give at once.
 LOOKED_AT = 500
 
 
@@ -115,25 +115,50 @@ def overdue(session: Session, *, seconds: float) -> tuple[bool, float]:
     return bool(found), at
 
 
-def forgotten(session: Session, *, forgotten_seconds: float, limit: int, take_over: bool = True) -> list[UUID]:
-    """Return jobs that a worker should look at: due, but not claimed for a while, or with a dead worker."""
+@dataclass(frozen=True)
+class Waiting:
+    """A job that waits for a worker, and how many of its user's are being written or come before it."""
+
+    job_id: UUID
+    before: int
+
+    @property
+    def is_newcomers(self) -> bool:
+        """Whether its user has no other reply in hand anywhere."""
+        return not self.before
+
+
+def forgotten(session: Session, *, forgotten_seconds: float, take_over: bool = True) -> list[Waiting]:
+    """Return jobs that a worker should look at, in turn: due, but not claimed for a while, or with a dead worker."""
     # A retry has its time and no wake-up, and what was handed over is late already: its wake-up may be lost, for Redis
     # may be away. Anything else is given time to be woken.
     begun = LlmJob.retry_at.is_not(None) | LlmJob.started_at.is_not(None)
     waiting = DUE & (begun | (LlmJob.not_before < database_clock() - forgotten_seconds))
-    return _in_turn(session, waiting | LOST if take_over else waiting)[:limit]
+    return _in_turn(session, waiting | LOST if take_over else waiting)
 
 
-def first_in_turn(session: Session) -> UUID | None:
-    """Return which of the jobs that wait a last free place is for; None where nothing waits."""
-    return next(iter(_in_turn(session, DUE)), None)
+def waiting(session: Session) -> list[Waiting]:
+    """Return the jobs that wait for a place, in turn."""
+    return _in_turn(session, DUE)
 
 
-def _in_turn(session: Session, which: ColumnElement[bool]) -> list[UUID]:
-    """First those of users of whom the fewest replies are being written: no one's many hold up another's."""
-    query = select(LlmJob.id, LlmJob.user_id).where(which).order_by(LlmJob.not_before).limit(LOOKED_AT)
-    waiting = session.execute(query).all()
-    if len(waiting) > 1:
-        written = Counter(session.scalars(select(LlmJob.user_id).where(RUNNING)))
-        waiting = sorted(waiting, key=lambda job: written[job.user_id])
-    return [job.id for job in waiting]
+def may_use_reserve(session: Session, job_id: UUID) -> bool:
+    """Tell whether a job waits whose user has no other reply in hand."""
+    waits = select(LlmJob.id).where(LlmJob.id == job_id, DUE | LOST, ~USER_IS_SERVED)
+    return session.scalar(waits) is not None
+
+
+def _in_turn(session: Session, which: ColumnElement[bool]) -> list[Waiting]:
+    """Return the first jobs of a fair order: those of users of whom the fewest are being written or come before it."""
+    # As an expression: SQLite would take a bare column for a reason to read all jobs there ever were by its index.
+    user = func.coalesce(LlmJob.user_id, "")
+    nth = func.row_number().over(partition_by=user, order_by=LlmJob.not_before) - 1
+    ranked = select(LlmJob.id, LlmJob.user_id, LlmJob.not_before, nth.label("nth")).where(which).subquery()
+    # By rank before the limit: however many one user has waiting, the others' first ones are among these.
+    first = session.execute(select(ranked).order_by(ranked.c.nth, ranked.c.not_before).limit(LOOKED_AT)).all()
+    if not first:
+        return []
+    count = select(LlmJob.user_id, func.count().label("number")).where(RUNNING, ~LOST).group_by(LlmJob.user_id)
+    written = Counter({row.user_id: row.number for row in session.execute(count)})
+    jobs = [Waiting(job.id, written[job.user_id] + job.nth) for job in first]
+    return sorted(jobs, key=lambda job: job.before)

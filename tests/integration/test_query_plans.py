@@ -70,8 +70,10 @@ QUERIES: dict[str, Ask] = {
     "participants": reading(lambda session, id: participants.everyone(session, id, ANN)),
     "unfinished jobs": reading(lambda session, id: llm_jobs.unfinished(session, id)),
     "backlog": reading(lambda session, _: backlog.check(session, "ann", Backlog(jobs_of_user=9, queued_jobs=9))),
-    "whose turn it is": reading(lambda session, _: leases.first_in_turn(session)),
-    "what was forgotten": reading(lambda session, _: leases.forgotten(session, forgotten_seconds=5, limit=100)),
+    "whose turn it is": reading(lambda session, _: leases.waiting(session)),
+    "who may use the reserve": reading(lambda session, _: leases.may_use_reserve(session, UUID(int=1))),
+    "which leases are overdue": reading(lambda session, _: leases.overdue(session, seconds=9.0)),
+    "what was forgotten": reading(lambda session, _: leases.forgotten(session, forgotten_seconds=5)),
     "stats": reading(lambda session, _: stats.stats(session, ANN)),
 }
 
@@ -133,8 +135,10 @@ def test_in_a_long_chat_session_a_turn_does_not_read_what_has_ended(rest: Rest, 
             claim = attempts.claim(uow, asked, TERMS)
         assert claim is not None
         with backend.reading() as session:
-            leases.first_in_turn(session)
-            leases.forgotten(session, forgotten_seconds=5, limit=100)
+            leases.waiting(session)
+            leases.forgotten(session, forgotten_seconds=5)
+            leases.overdue(session, seconds=9.0)
+            leases.may_use_reserve(session, waits)
             leases.held(session, "worker", [asked])
             queue_state(session, patience_seconds=30)
             events.in_progress(session, session_id)

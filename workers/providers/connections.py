@@ -88,7 +88,7 @@ def open_client(settings: Settings, headers: Mapping[str, str], *, ca_file: str 
     tls = httpx.create_ssl_context(trust_env=False)
     if ca_file:
         tls.load_verify_locations(cafile=ca_file)
-    limit = max(MOST_CONNECTIONS, 2 * settings.worker_concurrency)
+    limit = max(MOST_CONNECTIONS, 2 * settings.worker_threads)
 
     def session() -> aiohttp.ClientSession:
         connector = AbortingConnector(limit=limit, ssl=tls)

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from sqlalchemy import insert, select, update
 
-from chat_backend.models import IdempotencyKey, LlmJob, SessionEvent
-from chat_backend.models.base import database_clock, now
+from chat_backend.models import ChatSession, IdempotencyKey, LlmJob, Message, SessionEvent
+from chat_backend.models.base import database_clock, new_id, now
 from chat_backend.services import attempts, events, housekeeping, leases, llm_jobs
 from chat_backend.services.leases import Progress
 from tests.integration.services.conftest import ALICE, WORKER, World, measured
@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until
 
 def forgotten(world: World, seconds: float = -1.0) -> list[UUID]:
     with world.backend.reading() as session:
-        return leases.forgotten(session, forgotten_seconds=seconds, limit=10)
+        return [job.job_id for job in leases.forgotten(session, forgotten_seconds=seconds)]
 
 
 def asked_by(world: World, user: str) -> LlmJob:
@@ -30,7 +30,7 @@ def asked_by(world: World, user: str) -> LlmJob:
 
 def first_in_turn(world: World) -> UUID | None:
     with world.backend.reading() as session:
-        return leases.first_in_turn(session)
+        return next((job.job_id for job in leases.waiting(session)), None)
 
 
 def forget_events(world: World) -> None:
@@ -188,6 +188,66 @@ def test_what_was_forgotten_is_found_in_turn_too(world: World) -> None:
     other = asked_by(world, "bob")
 
     assert forgotten(world) == [other.id, waiting.id]
+
+
+def test_users_take_turns(world: World) -> None:
+    running, *anns = (asked_by(world, "ann") for _ in range(4))
+    world.must_claim(running.id)
+    bobs = [asked_by(world, "bob") for _ in range(3)]
+
+    with world.backend.reading() as session:
+        order = [job.job_id for job in leases.waiting(session)]
+
+    expected = [bobs[0], anns[0], bobs[1], anns[1], bobs[2], anns[2]]
+    assert order == [job.id for job in expected]
+
+
+def test_many_jobs_of_others_hide_nobody(world: World) -> None:
+    template = asked_by(world, "ann")
+    newcomer = asked_by(world, "bob")
+    _copy(world, template, leases.LOOKED_AT + 1)
+
+    with world.backend.reading() as session:
+        order = [job.job_id for job in leases.waiting(session)]
+
+    assert newcomer.id in order[:2]
+
+
+def _copy(world: World, job: LlmJob, times: int) -> None:
+    """Queue a job so often again, each time in a session of its own and before every other job."""
+    with world.backend.unit_of_work() as uow:
+        tables = [
+            (ChatSession, "id", job.session_id),
+            (Message, "session_id", job.session_id),
+            (LlmJob, "id", job.id),
+        ]
+        rows = [
+            (table, dict(row._mapping))
+            for table, name, value in tables
+            for row in uow.session.execute(select(table.__table__).where(table.__table__.c[name] == value))
+        ]
+        for _ in range(times):
+            new = {row["id"]: new_id() for _, row in rows}
+            for table, row in rows:
+                copied = {
+                    name: new.get(value, value) if isinstance(value, UUID) else value for name, value in row.items()
+                }
+                uow.session.execute(
+                    insert(table.__table__).values(copied | ({"not_before": 1.0} if table is LlmJob else {}))
+                )
+
+
+def test_reserve_is_for_users_without_reply_in_hand(world: World) -> None:
+    running, waiting = (asked_by(world, "ann") for _ in range(2))
+    world.must_claim(running.id)
+    newcomer = asked_by(world, "bob")
+
+    with world.backend.reading() as session:
+        allowed = [leases.may_use_reserve(session, job.id) for job in (running, waiting, newcomer)]
+        shown = {job.job_id: job.is_newcomers for job in leases.waiting(session)}
+
+    assert allowed == [False, False, True]
+    assert shown == {newcomer.id: True, waiting.id: False}
 
 
 def test_expired_idempotency_keys_are_forgotten(world: World) -> None:

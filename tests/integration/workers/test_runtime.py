@@ -103,33 +103,6 @@ def test_a_job_that_comes_as_an_idle_worker_drains_is_left_to_another(
     thread.join(5)
 
 
-def test_of_wake_ups_that_come_at_once_one_takes_the_last_place(backend: Backend) -> None:
-    runtime = Runtime(replace(backend.settings, worker_concurrency=2), backend)
-
-    with runtime.place() as first, runtime.place() as second:
-        pass
-    with runtime.place() as again:
-        pass
-
-    assert (first, second, again) == (False, True, False)
-
-
-def test_spoilt_job_fails_and_keeps_no_other_from_last_place(backend: Backend) -> None:
-    only_place = replace(backend.settings, worker_concurrency=1, llm_max_attempts=1, local_llm_base_url=NOWHERE)
-    spoilt, job_id = _ask(backend, chain=[]), _ask(backend)
-    left: list[int] = []
-    runtime = Runtime(only_place, backend, life_seconds=0.1, exit=left.append)
-    runtime.start()
-
-    standings = [answer(runtime, job_id) for _ in range(2)]
-    runtime.stop()
-
-    assert standings == [
-        JobStanding(spoilt, JobStatus.FAILED, "INTERNAL_ERROR"),
-        JobStanding(job_id, JobStatus.FAILED, "PROVIDER_UNREACHABLE"),
-    ]
-
-
 @pytest.mark.parametrize(
     "options", [{"response_format": {"n": 10**25}}, {"context_tokens": "many"}], ids=["body", "claim"]
 )

@@ -34,7 +34,7 @@ def test_a_worker_has_connections_for_all_its_acknowledgements() -> None:
 
     worker = celery_settings(settings, worker=True)
 
-    assert (worker["worker_concurrency"], worker["broker_transport_options"]["max_connections"]) == (40, 120)
+    assert (worker["worker_concurrency"], worker["broker_transport_options"]["max_connections"]) == (60, 180)
 
 
 @pytest.mark.parametrize("side", [True, False])
