@@ -210,5 +210,5 @@ def connect(settings: Settings, app: Flask | None = None) -> Backend:
     app = app or flask_app(settings)
     with app.app_context():
         engine = db.engine
-    prepare(engine)
+    prepare(engine, synchronous=settings.sqlite_synchronous)
     return Backend(settings, engine, Ways(Publisher(settings), Doorbell(settings)))

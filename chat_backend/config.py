@@ -271,6 +271,12 @@ class Settings:
         "Flower shows more of them.",
         _switch,
     )
+    sqlite_synchronous: str = setting(
+        "FULL",
+        "When SQLite waits for the disk. `FULL`: at every commit. `NORMAL`: faster, but the last commits are lost if "
+        "the machine loses power. `EXTRA`: also when a journal is deleted.",
+        _choice("FULL", "NORMAL", "EXTRA"),
+    )
     database_pool_size: int = setting(
         0, "Database connections a process keeps; 0: 20 in a worker and 20 in a web process.", _int(0, 500)
     )

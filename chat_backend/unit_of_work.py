@@ -16,6 +16,7 @@ from sqlalchemy import Table, bindparam, func, insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from chat_backend.domain.cursor import Cursor
 from chat_backend.domain.enums import AuditAction
 from chat_backend.domain.errors import ErrorCode, TooLarge
 from chat_backend.domain.trace import current_trace
@@ -94,8 +95,9 @@ class UnitOfWork:
             "created_at": at,
         }
         self._events.append(event)
-        frame = encode(framed(happening.body(), chat.id, at, chat.last_offset))
-        durable = envelope.Durable(chat.last_offset, frame, happening.user_id, happening.request_id)
+        cursor = Cursor.at(chat.last_offset, at)
+        frame = encode(framed(happening.body(), chat.id, at, cursor))
+        durable = envelope.Durable(chat.last_offset, frame, happening.user_id, happening.request_id, cursor.tag)
         self._envelopes.append((chat.id, durable))
 
     def record(

@@ -48,6 +48,8 @@ TIMINGS = {
     "LLM_BACKOFF_BASE_SECONDS": "0.05",
     "LLM_BACKOFF_CAP_SECONDS": "0.2",
     "BREAKER_OPEN_SECONDS": "1",
+    # No test loses power.
+    "SQLITE_SYNCHRONOUS": "NORMAL",
 }
 
 

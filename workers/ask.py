@@ -74,8 +74,8 @@ async def _aside(call: Coroutine[object, object, None]) -> None:
 
 
 async def _stream(claim: Claim, live: LiveReply, providers: Mapping[str, Provider], known: Completion) -> None:
-    provider = providers[claim.provider]
-    if not provider.configured:
+    provider = providers.get(claim.provider)  # None: a newer release knows it
+    if provider is None or not provider.configured:
         code = ErrorCode.PROVIDER_NOT_CONFIGURED
         raise ProviderError(f"The provider {claim.provider} is not configured.", code=code, retryable=False)
     await provider.stream(claim.request, live.write, known)

@@ -1,4 +1,8 @@
-"""The closed lists of the contract."""
+"""The enumerations of the contract.
+
+A newer release may know more members and have written them: stored values that are no member are read as plain text. So
+decisions name the members they know; what a status that is not known means is decided here.
+"""
 
 from enum import StrEnum
 
@@ -20,10 +24,6 @@ class MessageStatus(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
-    @property
-    def unfinished(self) -> bool:
-        return self in (MessageStatus.PENDING, MessageStatus.STREAMING)
-
 
 class JobStatus(StrEnum):
     """The states of a job."""
@@ -34,12 +34,21 @@ class JobStatus(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
-    @property
-    def unfinished(self) -> bool:
-        return self in (JobStatus.QUEUED, JobStatus.RUNNING)
-
 
 UNFINISHED_JOB = (JobStatus.QUEUED, JobStatus.RUNNING)
+ENDED_JOB = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
+UNFINISHED_REPLY = (MessageStatus.PENDING, MessageStatus.STREAMING)
+FINISHED_MESSAGE = (MessageStatus.COMPLETE, MessageStatus.FAILED, MessageStatus.CANCELLED)
+
+
+def has_ended(job_status: str) -> bool:
+    """Return whether a job has ended. One whose status is not known has not: the release that knows it goes on."""
+    return job_status in ENDED_JOB
+
+
+def is_finished(message_status: str) -> bool:
+    """Return whether a message may be changed or regenerated. One whose status is not known may not."""
+    return message_status in FINISHED_MESSAGE
 
 
 class Outcome(StrEnum):

@@ -10,7 +10,7 @@ from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from chat_backend.domain.enums import AuditAction
-from chat_backend.models.base import Base, closed
+from chat_backend.models.base import Base, EnumText
 
 
 class AuditEntry(Base):
@@ -22,7 +22,7 @@ class AuditEntry(Base):
     # Made in time order: the order of ids is the order of things.
     id: Mapped[UUID] = mapped_column(primary_key=True)
     session_id: Mapped[UUID] = mapped_column(ForeignKey("chat_sessions.id", ondelete="CASCADE"))
-    action: Mapped[AuditAction] = mapped_column(closed(AuditAction, 40))
+    action: Mapped[AuditAction] = mapped_column(EnumText(AuditAction, 40))
     user_id: Mapped[str] = mapped_column(String(255))
     participant_id: Mapped[str | None] = mapped_column(String(255))
     message_id: Mapped[UUID | None]

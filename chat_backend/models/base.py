@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from enum import StrEnum
+from typing import Any, cast
 from uuid import UUID
 
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import JSON, BigInteger, DateTime, Double, Enum, MetaData, Uuid
+from sqlalchemy import JSON, BigInteger, DateTime, Double, MetaData, String, Uuid
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, registry
 from sqlalchemy.sql.functions import FunctionElement
@@ -41,16 +42,27 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def closed(enum: type, length: int = 20) -> Enum:
-    """Return the column type of a closed list: stored as its text, read back as the enum."""
-    return Enum(
-        enum,
-        native_enum=False,
-        create_constraint=False,
-        validate_strings=True,
-        length=length,
-        values_callable=lambda members: [member.value for member in members],
-    )
+class EnumText(TypeDecorator[Any]):
+    """An enum, stored as its text. A text that is no member is read as it is: a newer release may have written it.
+
+    Only members are written.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, enum: type[StrEnum], length: int = 20) -> None:
+        super().__init__(length)
+        self.enum = enum
+
+    def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
+        return None if value is None else self.enum(value).value
+
+    def process_result_value(self, value: str | None, dialect: Any) -> str | None:
+        if value is None:
+            return None
+        # Not enum(value) with an except clause, which takes ten times as long for each unknown value.
+        return cast(str, self.enum._value2member_map_.get(value, value))
 
 
 class Base(DeclarativeBase):

@@ -11,6 +11,8 @@ from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import InvalidatePoolError
 
+from chat_backend.domain.strict_json import read_stored
+
 BUSY_SECONDS = 5
 STATEMENT_SECONDS = 15
 LOCK_SECONDS = 5
@@ -31,6 +33,7 @@ def engine_options(url: str, *, pool_size: int) -> dict[str, Any]:
         "pool_use_lifo": True,
         # They are what people have written, and every error would carry them into the log.
         "hide_parameters": True,
+        "json_deserializer": read_stored,
     }
     if url.startswith("sqlite"):
         return options | {"connect_args": {"timeout": BUSY_SECONDS, "check_same_thread": False}}
@@ -46,7 +49,7 @@ def engine_options(url: str, *, pool_size: int) -> dict[str, Any]:
     }
 
 
-def prepare(engine: Engine) -> None:
+def prepare(engine: Engine, *, synchronous: str = "FULL") -> None:
     """Set up an engine once: SQLite's pragmas, folder, and transactions that begin when told to."""
     if engine.dialect.name != "sqlite":
         # Several rows in one statement, not in as many.
@@ -57,7 +60,7 @@ def prepare(engine: Engine) -> None:
     path = make_url(str(engine.url)).database
     if path and path != ":memory:":
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "connect", partial(_configure_sqlite, synchronous))
     event.listen(engine, "begin", _begin_sqlite)
 
 
@@ -75,10 +78,11 @@ def _look_whether_it_lives(dialect: Dialect, connection: Any, record: Any, proxy
         raise InvalidatePoolError from error  # the pool opens others
 
 
-def _configure_sqlite(connection: Any, record: Any) -> None:
+def _configure_sqlite(synchronous: str, connection: Any, record: Any) -> None:
     # None: the driver begins nothing by itself; _begin_sqlite does.
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={BUSY_SECONDS * 1000}"):
+    modes = ("journal_mode=WAL", f"synchronous={synchronous}")
+    for pragma in (*modes, "foreign_keys=ON", f"busy_timeout={BUSY_SECONDS * 1000}"):
         connection.execute(f"PRAGMA {pragma}").close()
     # SQLite's own knows A to Z only.
     connection.create_function("lower", 1, _lower, deterministic=True)

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, aliased, mapped_column, relationship
 
 from chat_backend.domain.enums import UNFINISHED_JOB, JobStatus, Outcome, Purpose
-from chat_backend.models.base import Base, closed, database_clock
+from chat_backend.models.base import Base, EnumText, database_clock
 from chat_backend.models.message import Message
 
 _UNFINISHED = text("status IN ('queued', 'running')")
@@ -63,7 +63,7 @@ class LlmJob(Base):
     # The reply's seq: jobs of a session run in this order.
     position: Mapped[int]
     user_id: Mapped[str] = mapped_column(String(255), index=True)
-    status: Mapped[JobStatus] = mapped_column(closed(JobStatus))
+    status: Mapped[JobStatus] = mapped_column(EnumText(JobStatus))
     attempt: Mapped[int] = mapped_column(default=0)
     # What is asked in turn, [{provider, model}, ...], and which of them is on.
     chain: Mapped[list[dict[str, str]]] = mapped_column(type_=Base.registry.type_annotation_map[dict[str, Any]])
@@ -131,9 +131,9 @@ class LlmAttempt(Base):
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     provider: Mapped[str] = mapped_column(String(50))
     model: Mapped[str] = mapped_column(String(100))
-    purpose: Mapped[Purpose] = mapped_column(closed(Purpose), default=Purpose.REPLY, server_default=Purpose.REPLY)
+    purpose: Mapped[Purpose] = mapped_column(EnumText(Purpose), default=Purpose.REPLY, server_default=Purpose.REPLY)
     worker: Mapped[str] = mapped_column(String(64))
-    outcome: Mapped[Outcome | None] = mapped_column(closed(Outcome))
+    outcome: Mapped[Outcome | None] = mapped_column(EnumText(Outcome))
     http_status: Mapped[int | None]
     error_code: Mapped[str | None] = mapped_column(String(50))
     time_to_first_token_ms: Mapped[int | None]

@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint, and_
 from sqlalchemy.orm import Mapped, mapped_column
 
-from chat_backend.domain.enums import MessageStatus, Role
-from chat_backend.models.base import Base, byte_length, closed
+from chat_backend.domain.enums import UNFINISHED_REPLY, MessageStatus, Role
+from chat_backend.models.base import Base, EnumText, byte_length
 
 # What a row takes beside its content, roughly: many empty messages fill a disk, too.
 ROW_BYTES = 256
@@ -38,10 +38,10 @@ class Message(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     session_id: Mapped[UUID] = mapped_column(ForeignKey("chat_sessions.id", ondelete="CASCADE"))
     seq: Mapped[int]
-    role: Mapped[Role] = mapped_column(closed(Role))
+    role: Mapped[Role] = mapped_column(EnumText(Role))
     user_id: Mapped[str | None] = mapped_column(String(255))
     content: Mapped[str] = mapped_column(Text)
-    status: Mapped[MessageStatus] = mapped_column(closed(MessageStatus))
+    status: Mapped[MessageStatus] = mapped_column(EnumText(MessageStatus))
     parent_message_id: Mapped[UUID | None] = mapped_column(ForeignKey("chat_messages.id", ondelete="SET NULL"))
     # Which job fills this reply. No foreign key: the job names the message, and one arrow is enough.
     job_id: Mapped[UUID | None]
@@ -61,7 +61,7 @@ class Message(Base):
     @property
     def is_streaming(self) -> bool:
         """Whether a job is still to write here; what the status says, never stored apart."""
-        return self.status.unfinished
+        return self.status in UNFINISHED_REPLY
 
     @property
     def stored_bytes(self) -> int:
@@ -75,6 +75,4 @@ class Message(Base):
 
 STORED_BYTES = ROW_BYTES + byte_length(Message.content) + byte_length(Message.message_metadata)
 # A reply is charged when it is finished.
-STORAGE_IS_CHARGED = and_(
-    Message.storage_user_id.is_not(None), Message.status.not_in((MessageStatus.PENDING, MessageStatus.STREAMING))
-)
+STORAGE_IS_CHARGED = and_(Message.storage_user_id.is_not(None), Message.status.not_in(UNFINISHED_REPLY))

@@ -9,7 +9,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from chat_backend.domain.enums import ParticipantRole
-from chat_backend.models.base import Base, closed
+from chat_backend.models.base import Base, EnumText
 
 
 class Participant(Base):
@@ -23,5 +23,5 @@ class Participant(Base):
 
     session_id: Mapped[UUID] = mapped_column(ForeignKey("chat_sessions.id", ondelete="CASCADE"), primary_key=True)
     user_id: Mapped[str] = mapped_column(String(255), primary_key=True)
-    role: Mapped[ParticipantRole] = mapped_column(closed(ParticipantRole))
+    role: Mapped[ParticipantRole] = mapped_column(EnumText(ParticipantRole))
     created_at: Mapped[datetime]

@@ -9,7 +9,7 @@ from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from chat_backend.domain.enums import Action, EventType
-from chat_backend.models.base import Base, closed
+from chat_backend.models.base import Base, EnumText
 
 
 class SessionEvent(Base):
@@ -19,8 +19,8 @@ class SessionEvent(Base):
 
     session_id: Mapped[UUID] = mapped_column(ForeignKey("chat_sessions.id", ondelete="CASCADE"), primary_key=True)
     offset: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    type: Mapped[EventType] = mapped_column(closed(EventType, 40))
-    action: Mapped[Action | None] = mapped_column(closed(Action))
+    type: Mapped[EventType] = mapped_column(EnumText(EventType, 40))
+    action: Mapped[Action | None] = mapped_column(EnumText(Action))
     message_id: Mapped[UUID | None]
     job_id: Mapped[UUID | None]
     user_id: Mapped[str | None] = mapped_column(String(255))

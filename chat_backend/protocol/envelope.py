@@ -19,12 +19,16 @@ EPHEMERAL = {EventType.TYPING_INDICATOR, EventType.USER_JOINED, EventType.USER_L
 
 @dataclass(frozen=True)
 class Durable:
-    """A durable event's whole frame. request_id is told to the connections of user_id alone."""
+    """A durable event's whole frame. request_id is told to the connections of user_id alone.
+
+    The tag tells it from another event of the same offset; None if it is not known.
+    """
 
     offset: int
     frame: bytes
     user_id: str | None = None
     request_id: str | None = None
+    tag: str | None = None
 
 
 class Delta(NamedTuple):
@@ -56,7 +60,7 @@ def pack(envelope: Envelope) -> bytes:
     """Write an envelope as bytes."""
     match envelope:
         case Durable():
-            header = {"o": envelope.offset, "u": envelope.user_id, "r": envelope.request_id}
+            header = {"o": envelope.offset, "u": envelope.user_id, "r": envelope.request_id, "t": envelope.tag}
             return b"e" + orjson.dumps(header) + b"\n" + envelope.frame
         case Ephemeral():
             return b"f\n" + orjson.dumps(envelope.body)
@@ -96,8 +100,8 @@ def unpack(data: bytes) -> Envelope:
 
 def _read_durable(header: bytes, rest: bytes) -> Durable:
     fields = read_json(header)
-    durable = Durable(_number(fields.get("o")), rest, fields.get("u"), fields.get("r"))
-    if not all(name is None or isinstance(name, str) for name in (durable.user_id, durable.request_id)):
+    durable = Durable(_number(fields.get("o")), rest, fields.get("u"), fields.get("r"), fields.get("t"))
+    if not all(name is None or isinstance(name, str) for name in (durable.user_id, durable.request_id, durable.tag)):
         raise ValueError("not a name")
     return durable
 

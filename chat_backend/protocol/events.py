@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +11,7 @@ from uuid import UUID
 
 import orjson
 
+from chat_backend.domain.cursor import Cursor
 from chat_backend.domain.enums import Action, EventType
 from chat_backend.domain.strict_json import storable
 from chat_backend.protocol.envelope import Durable, read_json
@@ -21,6 +21,7 @@ from chat_backend.schemas.llm_job import JobShape
 from chat_backend.schemas.message import MessageShape
 
 _message, _job, _session = MessageShape(), JobShape(), SessionShape()
+_SHAPES = {"message": _message, "job": _job, "session": _session}
 
 Frame = dict[str, Any]
 
@@ -39,52 +40,65 @@ _SUBJECTS: dict[str, tuple[str, dict[str, type | tuple[type, ...]]]] = {
 }
 
 
+_EVENT_TYPES = frozenset(EventType)
+
+
 @dataclass(frozen=True)
 class Happening:
-    """A durable event about to be written: what changed, by whom, under which name of the client's."""
+    """A durable event: what changed, by whom, under which name of the client's.
 
-    type: EventType
+    A type or action that is not known was written by a newer release; it is passed on as it is.
+    """
+
+    type: str
     subject: Any
-    action: Action | None = None
+    about: str
+    action: str | None = None
     user_id: str | None = None
     request_id: str | None = None
 
     @classmethod
     def message(cls, action: Action, message: Any, **more: Any) -> Happening:
-        return cls(EventType.MESSAGE_UPDATE, message, action, **more)
+        return cls(EventType.MESSAGE_UPDATE, message, "message", action, **more)
 
     @classmethod
     def job(cls, job: Any, **more: Any) -> Happening:
-        return cls(EventType.JOB_UPDATE, job, **more)
+        return cls(EventType.JOB_UPDATE, job, "job", **more)
 
     @classmethod
     def session(cls, chat: Any, **more: Any) -> Happening:
-        return cls(EventType.SESSION_UPDATE, chat, **more)
+        return cls(EventType.SESSION_UPDATE, chat, "session", **more)
 
     def body(self) -> Frame:
         """Return the frame's own fields, of the subject as it is now."""
-        if self.type == EventType.MESSAGE_UPDATE:
-            assert self.action is not None
-            return message_update(_message.dump(self.subject), self.action)
-        if self.type == EventType.JOB_UPDATE:
-            return {"type": EventType.JOB_UPDATE.value, "job": _job.dump(self.subject)}
-        return {"type": EventType.SESSION_UPDATE.value, "session": _session.dump(self.subject)}
+        if self.type in _SUBJECTS and _SUBJECTS[self.type][0] != self.about:
+            raise ValueError(f"not an event of a {self.about}")
+        action = {"action": str(self.action)} if self.action else {}
+        return {"type": str(self.type), **action, self.about: _SHAPES[self.about].dump(self.subject)}
 
 
-def framed(body: Frame, session_id: UUID | str, at: datetime, offset: int | None = None) -> Frame:
-    """Return a whole server frame; durable ones have an offset."""
+def framed(body: Frame, session_id: UUID | str, at: datetime, cursor: Cursor | None = None) -> Frame:
+    """Return a whole server frame; durable ones have an offset and a cursor."""
     frame = {"type": body["type"], "session_id": str(session_id), "timestamp": rfc3339(at)}
-    if offset is not None:
-        frame["offset"] = offset
+    if cursor is not None:
+        frame |= {"offset": cursor.offset, "cursor": str(cursor)}
     return frame | body
 
 
 def read_durable(event: Durable) -> Frame:
-    """Read a durable event's frame. Raises ValueError for what is none, whoever published it."""
+    """Read a durable event's frame. Raises ValueError if it is none, whoever published it.
+
+    Of an event of a newer release nothing is known but that it is durable.
+    """
     frame = read_json(event.frame)
-    name, fields = _SUBJECTS.get(str(frame.get("type")), ("", {}))
+    kind = frame.get("type")
+    if frame.get("offset") != event.offset or not isinstance(kind, str):
+        raise ValueError("not a durable event")
+    if kind not in _EVENT_TYPES:
+        return frame
+    name, fields = _SUBJECTS.get(kind, ("", {}))
     subject = frame.get(name)
-    if frame.get("offset") != event.offset or not isinstance(subject, dict):
+    if not isinstance(subject, dict):
         raise ValueError("not a durable event")
     if not all(field in subject and isinstance(subject[field], kind) for field, kind in fields.items()):
         raise ValueError(f"not a {name}")
@@ -92,11 +106,8 @@ def read_durable(event: Durable) -> Frame:
 
 
 def encode(frame: Frame) -> bytes:
-    """Write a frame as the bytes of its JSON."""
-    try:
-        return orjson.dumps(frame)
-    except TypeError:  # an integer of more than 64 bits, which clients may keep in metadata
-        return json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode()
+    """Write a frame as the bytes of its JSON. Raises TypeError for a value that no JSON reader would accept."""
+    return orjson.dumps(frame)
 
 
 def message_shape(message: Any) -> Frame:
@@ -141,7 +152,7 @@ def connection_established(
     user_id: str,
     connection_id: str,
     *,
-    offset: int,
+    cursor: Cursor,
     recovered: bool,
     online: Iterable[str],
     streaming: list[Frame],
@@ -150,7 +161,8 @@ def connection_established(
         "type": EventType.CONNECTION_ESTABLISHED.value,
         "user_id": user_id,
         "connection_id": connection_id,
-        "offset": offset,
+        "offset": cursor.offset,
+        "cursor": str(cursor),
         "recovered": recovered,
         "participants_online": sorted(online),
         "streaming": streaming,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, pre_loa
 
 from chat_backend.domain import limits
 from chat_backend.domain.errors import MOST_FAULTS
-from chat_backend.domain.strict_json import depth_of, storable
+from chat_backend.domain.strict_json import MAX_INTEGER, MIN_INTEGER, depth_of, storable
 
 
 class Wire(Schema):
@@ -92,9 +92,10 @@ class Id(fields.UUID):
 _CANONICAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 
-def choice(choices: type[Enum], **more: Any) -> fields.Enum:
-    """Return a field for one of a closed list, by its text."""
-    return fields.Enum(choices, by_value=fields.String, **more)
+def choice(choices: type[StrEnum], **more: Any) -> fields.String:
+    """Return an output field for a member of an enum. It is no closed list: a newer release may have stored others."""
+    known = [member.value for member in choices]
+    return fields.String(metadata={"x-extensible-enum": known}, **more)
 
 
 class Text(fields.String):
@@ -162,10 +163,27 @@ class _QueryNumber(fields.Integer):
         return int(text)
 
 
+JSON_VALUE = {"$ref": "#/components/schemas/JsonValue"}
+# What may stand in an object of the client's own, as the documents say it. JSON Schema takes 1e30 for an integer; here
+# it is a double.
+JSON_VALUE_SCHEMA = {
+    "anyOf": [
+        {"type": ["null", "boolean", "string"]},
+        {"type": "integer", "minimum": MIN_INTEGER, "maximum": MAX_INTEGER},
+        {"type": "number", "not": {"type": "integer"}},
+        {"type": "array", "items": JSON_VALUE},
+        {"type": "object", "additionalProperties": JSON_VALUE},
+    ]
+}
+
+
 class FreeForm(fields.Dict):
     """An object of the client's own: at most 16 KiB and ten levels deep."""
 
     depth = limits.FREE_FORM_DEPTH
+
+    def __init__(self, *, metadata: dict[str, Any] | None = None, **more: Any) -> None:
+        super().__init__(metadata={"additionalProperties": JSON_VALUE, **(metadata or {})}, **more)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> dict[str, Any]:
         found: dict[str, Any] = super()._deserialize(value, attr, data, **more)

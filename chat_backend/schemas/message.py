@@ -86,3 +86,7 @@ class MessageList(PageShape):
     messages = fields.List(fields.Nested(RenderedMessage), required=True)
     session_id = fields.UUID(required=True)
     offset = fields.Integer(required=True)
+    cursor = fields.String(
+        required=True,
+        metadata={"description": "What to connect with as `since`. Pages go on by `next_cursor`."},
+    )

@@ -7,7 +7,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate
 
 from chat_backend.domain import limits
-from chat_backend.schemas.fields import Count, FreeForm, Number, Text, length
+from chat_backend.schemas.fields import JSON_VALUE, Count, FreeForm, Number, Text, length
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 FORMATS = ("text", "json_object", "json_schema")
@@ -39,7 +39,10 @@ class ResponseFormat(FreeForm):
         plain = {"type": "object", "properties": {"type": {"enum": list(FORMATS[:2])}}, "required": ["type"]}
         schema = {
             "type": "object",
-            "properties": {"type": {"const": FORMATS[2]}, "json_schema": {"type": "object"}},
+            "properties": {
+                "type": {"const": FORMATS[2]},
+                "json_schema": {"type": "object", "additionalProperties": JSON_VALUE},
+            },
             "required": ["type", "json_schema"],
         }
         super().__init__(metadata={"anyOf": [plain, schema]}, **more)

@@ -30,7 +30,7 @@ def export(session: Session, session_id: UUID) -> dict[str, Any] | None:
     if chat is None:
         return None
     query = select(Participant).where(Participant.session_id == session_id).order_by(Participant.created_at)
-    people = [{"user_id": person.user_id, "role": person.role.value} for person in session.scalars(query)]
+    people = [{"user_id": person.user_id, "role": person.role} for person in session.scalars(query)]
     return session_shape(chat) | {"participants": people}
 
 

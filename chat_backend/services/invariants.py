@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
 from sqlalchemy.orm import Session
 
-from chat_backend.domain.enums import JobStatus, MessageStatus, Purpose
+from chat_backend.domain.enums import ENDED_JOB, UNFINISHED_REPLY, JobStatus, MessageStatus, Purpose
 from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message, SessionEvent, UserStorage
 from chat_backend.models.base import database_clock, now
 from chat_backend.models.llm_job import MUST_WAIT, QUEUED, RUNNING, UNFINISHED
@@ -19,7 +19,9 @@ from chat_backend.models.message import STORAGE_IS_CHARGED, STORED_BYTES
 from chat_backend.services import model_titles
 
 EXAMPLES = 5
-_UNFINISHED_REPLY = (MessageStatus.PENDING, MessageStatus.STREAMING)
+_HAS_ENDED = LlmJob.status.in_(ENDED_JOB)
+# Of what a newer release has stored only that release can tell whether it is right.
+_KNOWN = and_(LlmJob.status.in_(list(JobStatus)), Message.status.in_(list(MessageStatus)))
 _END_OF = {
     JobStatus.SUCCEEDED: MessageStatus.COMPLETE,
     JobStatus.FAILED: MessageStatus.FAILED,
@@ -96,7 +98,7 @@ def _overdue_leases(patience_seconds: float) -> Select[UUID]:
 
 
 def _lost_reservations(patience_seconds: float) -> Select[UUID]:
-    return select(LlmJob.id).where(LlmJob.reserved_prompt_tokens.is_not(None), ~UNFINISHED)
+    return select(LlmJob.id).where(LlmJob.reserved_prompt_tokens.is_not(None), _HAS_ENDED)
 
 
 def _offset_gaps(patience_seconds: float) -> Select[UUID]:
@@ -112,6 +114,12 @@ def _offset_gaps(patience_seconds: float) -> Select[UUID]:
         .outerjoin(kept, kept.c.session_id == ChatSession.id)
         .where(ChatSession.last_offset > 0, or_(kept.c.count.is_(None), ~whole))
     )
+
+
+def _lost_subjects(patience_seconds: float) -> Select[UUID]:
+    message_gone = and_(SessionEvent.message_id.is_not(None), ~exists().where(Message.id == SessionEvent.message_id))
+    job_gone = and_(SessionEvent.job_id.is_not(None), ~exists().where(LlmJob.id == SessionEvent.job_id))
+    return select(SessionEvent.session_id).where(or_(message_gone, job_gone))
 
 
 def _seq_holes(patience_seconds: float) -> Select[UUID]:
@@ -137,16 +145,16 @@ def _counted_messages(wrong: Condition) -> Select[UUID]:
 
 
 def _replies_without_job(patience_seconds: float) -> Select[UUID]:
-    job = exists().where(LlmJob.assistant_message_id == Message.id, UNFINISHED)
-    return select(Message.id).where(Message.status.in_(_UNFINISHED_REPLY), ~job)
+    job = exists().where(LlmJob.assistant_message_id == Message.id, ~_HAS_ENDED)
+    return select(Message.id).where(Message.status.in_(UNFINISHED_REPLY), ~job)
 
 
 def _mismatched_ends(patience_seconds: float) -> Select[UUID]:
     agrees = or_(
-        and_(UNFINISHED, Message.status.in_(_UNFINISHED_REPLY)),
+        and_(UNFINISHED, Message.status.in_(UNFINISHED_REPLY)),
         *(and_(LlmJob.status == job, Message.status == message) for job, message in _END_OF.items()),
     )
-    return select(LlmJob.id).join(Message, Message.id == LlmJob.assistant_message_id).where(~agrees)
+    return select(LlmJob.id).join(Message, Message.id == LlmJob.assistant_message_id).where(_KNOWN, ~agrees)
 
 
 def _doubled_replies(patience_seconds: float) -> Select[UUID]:
@@ -159,7 +167,8 @@ def _open_attempts(patience_seconds: float) -> Select[UUID]:
     # A title is asked for when its job has ended; one that was lost is found by the housekeeping.
     since = now() - timedelta(seconds=2 * model_titles.LOST_SECONDS + patience_seconds)
     named = and_(LlmAttempt.purpose == Purpose.TITLE, LlmAttempt.started_at > since)
-    return select(LlmJob.id).join(LlmAttempt).where(LlmAttempt.outcome.is_(None), ~current, ~named)
+    known = and_(LlmJob.status.in_(list(JobStatus)), LlmAttempt.purpose.in_(list(Purpose)))
+    return select(LlmJob.id).join(LlmAttempt).where(known, LlmAttempt.outcome.is_(None), ~current, ~named)
 
 
 def _miscounted_attempts(patience_seconds: float) -> Select[UUID]:
@@ -192,6 +201,7 @@ _RULES: dict[str, tuple[str, Callable[[float], Select[Any]]]] = {
     "miscounted_attempts": ("jobs whose attempts are not numbered 1, 2, 3 ...", _miscounted_attempts),
     "lost_reservations": ("finished jobs that still hold some of their user's quota", _lost_reservations),
     "offset_gaps": ("chat sessions whose log has a hole", _offset_gaps),
+    "lost_subjects": ("events whose message or job is gone; viewers are shown none of them", _lost_subjects),
     "seq_holes": ("chat sessions whose messages are not numbered 1, 2, 3 ...", _seq_holes),
     "wrong_storage": ("users whose storage count differs from what their messages take", _wrong_storage),
     "miscounts": ("chat sessions whose message_count is wrong", _miscounts),

@@ -9,7 +9,16 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from chat_backend.domain import limits
-from chat_backend.domain.enums import Action, AuditAction, JobStatus, MessageStatus, OnBusy, Role
+from chat_backend.domain.enums import (
+    Action,
+    AuditAction,
+    JobStatus,
+    MessageStatus,
+    OnBusy,
+    Role,
+    has_ended,
+    is_finished,
+)
 from chat_backend.domain.errors import Conflict, ErrorCode, InvalidInput
 from chat_backend.domain.model_reference import read_model_reference
 from chat_backend.domain.quota import Quota, Reservation
@@ -55,7 +64,7 @@ def ask(
         if job.message_id == question.id:
             return job
     backlog.check(uow.session, user.id, quota.backlog)
-    _make_room(uow, chat, waiting, OnBusy(on_busy or chat.settings.get("on_busy", OnBusy.QUEUE)), user)
+    _make_room(uow, chat, waiting, on_busy or chat.settings.get("on_busy", OnBusy.QUEUE), user)
     chain, options = _chain(chat, provider, model, fallbacks), options or {}
     held = _reserve(uow, chat, question, user, quota=quota, first=chain[0], options=options, waiting=waiting)
     if question.seq < chat.last_seq:
@@ -145,7 +154,10 @@ def _chain(
     first = {"provider": provider or chat.llm_provider, "model": model or chat.llm_model}
     chain = [first]
     for reference in chat.settings.get("fallbacks", fallbacks):
-        name, its_model = read_model_reference(reference)
+        try:
+            name, its_model = read_model_reference(reference)
+        except ValueError:
+            continue  # a provider that only a newer release knows
         link = {"provider": name, "model": its_model}
         if link not in chain:
             chain.append(link)
@@ -157,7 +169,8 @@ def unfinished(session: Session, session_id: UUID) -> list[LlmJob]:
     return list(session.scalars(_UNFINISHED, {"session_id": session_id}))
 
 
-def _make_room(uow: UnitOfWork, chat: ChatSession, waiting: list[LlmJob], on_busy: OnBusy, user: User) -> None:
+def _make_room(uow: UnitOfWork, chat: ChatSession, waiting: list[LlmJob], on_busy: str, user: User) -> None:
+    # A setting of a newer release that is not known here means: wait.
     if on_busy == OnBusy.REJECT and waiting:
         details = {"job_id": str(waiting[0].id)}
         raise Conflict("Another prompt is being answered.", code=ErrorCode.SESSION_BUSY, details=details)
@@ -239,7 +252,7 @@ def regenerate(
     reply = uow.session.get(Message, message_id, populate_existing=True)
     if reply is None or reply.job_id is None:
         raise Conflict("Only a reply can be regenerated.", code=ErrorCode.NOT_A_REPLY)
-    if reply.status.unfinished:
+    if not is_finished(reply.status):
         raise Conflict("The reply is still being written.", code=ErrorCode.MESSAGE_BUSY)
     question = uow.session.scalars(
         select(Message).join(LlmJob, LlmJob.message_id == Message.id).where(LlmJob.id == reply.job_id)
@@ -293,8 +306,11 @@ def cancel(uow: UnitOfWork, job_id: UUID, user: User, *, intent: Intent | None =
 
 
 def stop(uow: UnitOfWork, chat: ChatSession, job: LlmJob, user: User) -> None:
-    """Cancel what no worker holds at once; tell the worker of what one holds. Finished: nothing."""
-    if job.status.unfinished and job.cancel_requested_at is None:
+    """Cancel a queued job at once; note the request on one that runs and tell its worker. Ended: do nothing.
+
+    On a job whose status is not known the request is noted as well, for the release that knows it.
+    """
+    if not has_ended(job.status) and job.cancel_requested_at is None:
         uow.record(chat, AuditAction.REPLY_CANCELLED, user, message_id=job.message_id, job_id=job.id)
     if job.status == JobStatus.QUEUED:
         reply = uow.session.get(Message, job.assistant_message_id, populate_existing=True)
@@ -303,7 +319,7 @@ def stop(uow: UnitOfWork, chat: ChatSession, job: LlmJob, user: User) -> None:
         others = (other for other in unfinished(uow.session, chat.id) if other is not job)
         following = next((other.id for other in others if other.status == JobStatus.QUEUED), None)
         end(uow, chat, job, reply, status=JobStatus.CANCELLED, following=following, user_id=user.id)
-    elif job.status == JobStatus.RUNNING:
+    elif not has_ended(job.status):
         if job.cancel_requested_at is None:
             job.cancel_requested_at = uow.session.scalar(select(database_clock()))
         uow.cancel(job.id)

@@ -12,7 +12,8 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from chat_backend.domain import limits
-from chat_backend.domain.enums import Action, AuditAction, Role
+from chat_backend.domain.cursor import Cursor
+from chat_backend.domain.enums import Action, AuditAction, Role, is_finished
 from chat_backend.domain.errors import Conflict, ErrorCode, Forbidden, InvalidInput
 from chat_backend.domain.prompt import OPTIONS
 from chat_backend.domain.quota import Quota
@@ -20,7 +21,7 @@ from chat_backend.domain.user import User
 from chat_backend.models import ChatSession, LlmJob, Message
 from chat_backend.models.base import now
 from chat_backend.protocol.events import Happening
-from chat_backend.services import idempotency, llm_jobs, summaries
+from chat_backend.services import events, idempotency, llm_jobs, summaries
 from chat_backend.services.access import OWN, READ, WRITE, enter, let_in, no_such, session_of
 from chat_backend.services.chat_sessions import touch
 from chat_backend.services.idempotency import Intent
@@ -130,6 +131,7 @@ def page(session: Session, session_id: UUID, user: User, asked: Page, *, before:
         "messages": shown,
         "session_id": chat.id,
         "offset": offset,
+        "cursor": str(Cursor(offset, events.tag_at(session, chat.id, offset))),
         "total_count": count,
         "page": 1 if before else asked.number,
         "page_size": asked.size,
@@ -173,7 +175,7 @@ def change(uow: UnitOfWork, message_id: UUID, user: User, **fields: Any) -> Mess
         raise no_such("message")
     if message.user_id != user.id and let_in(uow.session, session_id, user)[1] != "owner":
         raise Forbidden("Only its author and the owner may change a message.")
-    if message.status.unfinished:
+    if not is_finished(message.status):
         raise Conflict("The reply is still being written.", code=ErrorCode.MESSAGE_BUSY)
     _check_length(message, fields.get("content"))
     changed = sorted(fields)

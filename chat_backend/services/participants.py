@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from chat_backend.domain.enums import AuditAction, ParticipantRole
@@ -75,9 +76,7 @@ def admit(
     before, participant.role = participant.role, ParticipantRole(role)
     _tell(uow, chat, user)
     if known:
-        uow.record(
-            chat, AuditAction.PARTICIPANT_CHANGED, user, participant_id=user_id, role=role, role_before=before.value
-        )
+        uow.record(chat, AuditAction.PARTICIPANT_CHANGED, user, participant_id=user_id, role=role, role_before=before)
     else:
         uow.record(chat, AuditAction.PARTICIPANT_ADDED, user, participant_id=user_id, role=role)
     return Admitted(participant, new=known is None)
@@ -98,14 +97,15 @@ def dismiss(uow: UnitOfWork, session_id: UUID, user: User, user_id: str) -> None
     _refuse_owner(participant)
     uow.session.delete(participant)
     _tell(uow, chat, user)
-    role_before = participant.role.value
+    role_before = participant.role
     uow.record(chat, AuditAction.PARTICIPANT_REMOVED, user, participant_id=user_id, role_before=role_before)
 
 
-def roles(session: Session, session_id: UUID) -> dict[str, ParticipantRole]:
-    """Return everyone's role, for who decides whose sockets stay open."""
-    query = select(Participant.user_id, Participant.role).where(Participant.session_id == session_id)
-    return {row.user_id: row.role for row in session.execute(query)}
+def roles(session: Session, members: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], str]:
+    """Return the roles of users in sessions, in one query; who is no participant is left out."""
+    key = (Participant.session_id, Participant.user_id)
+    query = select(*key, Participant.role).where(tuple_(*key).in_(members))
+    return {(row.session_id, row.user_id): row.role for row in session.execute(query)}
 
 
 def _add(uow: UnitOfWork, chat: ChatSession, user_id: str, *, most: int) -> Participant:

@@ -111,7 +111,7 @@ def _newest_first(session: Session, question: Message, *, after: int) -> Iterato
 def _turn(message: Message) -> Turn:
     # Replies stored by older versions may begin with reasoning.
     content = thoughts.answer_in(message.content) if message.role == Role.ASSISTANT else message.content
-    return Turn(message.role.value, content)
+    return Turn(str(message.role), content)
 
 
 def _earlier(session: Session, question: Message, edge: int, after: int) -> list[Message]:

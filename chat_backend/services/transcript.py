@@ -29,5 +29,5 @@ def add_message(uow: UnitOfWork, chat: ChatSession, user: User, *, content: str,
     values |= {"id": new_id(), "session_id": chat.id, "seq": chat.last_seq, "created_at": at, "updated_at": at}
     message = Message(content=content, storage_user_id=user.id, **(values | fields))
     uow.session.add(message)
-    uow.charge_storage(user.id, 0 if message.status.unfinished else message.stored_bytes)
+    uow.charge_storage(user.id, 0 if message.is_streaming else message.stored_bytes)
     return message

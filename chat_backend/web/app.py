@@ -26,7 +26,7 @@ from chat_backend.web import (
 from chat_backend.web.api import audit, llm_jobs, messages, participants, providers, quota, service, sessions, tickets
 from chat_backend.web.health import HealthCheck
 from chat_backend.web.model_lists import ModelCatalogue
-from chat_backend.web.openapi import api_of, need_not, need_one_of
+from chat_backend.web.openapi import api_of, describe_free_forms, need_not, need_one_of
 
 # A noun is one file and one line here.
 BLUEPRINTS = (
@@ -83,6 +83,7 @@ def _register(app: Flask, settings: Settings) -> None:
     api = api_of(app, settings)
     for blueprint in BLUEPRINTS:
         api.register_blueprint(blueprint)
+    describe_free_forms(api.spec)
     need_one_of(api, "ReplyRequest", ("message_id", "prompt"))
     if settings.default_llm_model:
         need_not(api, "NewSession", ("llm_provider", "llm_model"))

@@ -10,13 +10,14 @@ from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 
 from chat_backend import __version__
+from chat_backend.domain.cursor import PATTERN as CURSOR_PATTERN
 from chat_backend.domain.enums import Action, EventType
 from chat_backend.protocol.commands import COMMANDS
 from chat_backend.schemas.chat_session import SessionShape
 from chat_backend.schemas.llm_job import JobShape
 from chat_backend.schemas.message import MessageShape
 from chat_backend.schemas.service import ErrorShape
-from chat_backend.web.openapi import PREFIX, TITLE
+from chat_backend.web.openapi import PREFIX, TITLE, describe_free_forms
 
 Document = dict[str, Any]
 
@@ -26,6 +27,11 @@ _FLAG: Document = {"type": "boolean"}
 _USERS: Document = {"type": "array", "items": _TEXT, "uniqueItems": True}
 _OFFSET: Document = {"type": "integer", "minimum": 0}
 _DURABLE: Document = {"type": "integer", "minimum": 1, "description": "The event's number within the session."}
+_CURSOR: Document = {
+    "type": "string",
+    "pattern": CURSOR_PATTERN,
+    "description": "The position in the event log: give it back as `since`. It is opaque.",
+}
 
 _STREAMING: Document = {
     "type": "array",
@@ -39,7 +45,7 @@ _STREAMING: Document = {
 _ACTION: Document = {
     "type": "string",
     "enum": [action.value for action in Action],
-    "description": "Durable, but for `streaming`: the text so far.",
+    "description": "Durable, but for `streaming`: the text so far. A later release may say more.",
 }
 
 
@@ -55,6 +61,7 @@ _EVENTS: dict[EventType, tuple[str, Document, Document]] = {
             "user_id": _TEXT,
             "connection_id": _TEXT,
             "offset": _OFFSET,
+            "cursor": _CURSOR,
             "recovered": {**_FLAG, "description": "Whether all events after `since` follow."},
             "participants_online": _USERS,
             "streaming": _STREAMING,
@@ -68,6 +75,7 @@ _EVENTS: dict[EventType, tuple[str, Document, Document]] = {
         {"action": _ACTION, "message": _ref("Message")},
         {
             "offset": _DURABLE,
+            "cursor": _CURSOR,
             "request_id": {**_TEXT, "description": "Yours, on the message that your frame stored."},
             "replayed": {**_FLAG, "description": "The frame was repeated; the message was there already."},
         },
@@ -77,11 +85,15 @@ _EVENTS: dict[EventType, tuple[str, Document, Document]] = {
         {"message_id": _ID, "attempt": {"type": "integer", "minimum": 1}, "start": _OFFSET, "text": _TEXT},
         {},
     ),
-    EventType.JOB_UPDATE: ("A job has changed.", {"offset": _DURABLE, "job": _ref("Job")}, {"request_id": _TEXT}),
+    EventType.JOB_UPDATE: (
+        "A job has changed.",
+        {"offset": _DURABLE, "job": _ref("Job")},
+        {"cursor": _CURSOR, "request_id": _TEXT},
+    ),
     EventType.SESSION_UPDATE: (
         "The chat session's title, settings or participants have changed.",
         {"offset": _DURABLE, "session": _ref("Session")},
-        {},
+        {"cursor": _CURSOR},
     ),
     EventType.TYPING_INDICATOR: ("Someone else types, or no longer.", {"user_id": _TEXT, "is_typing": _FLAG}, {}),
     EventType.PONG: ("The answer to `ping`.", {"offset": _OFFSET}, {}),
@@ -96,7 +108,7 @@ _SUMMARIES = {
 _QUERY: Document = {
     "type": "object",
     "properties": {
-        "since": {**_OFFSET, "description": "Send every durable event after this offset first."},
+        "since": {**_CURSOR, "description": "Send every durable event after this cursor, or offset, first."},
         "deltas": {"type": "string", "enum": ["1"], "description": "Send text as message_delta."},
         "ticket": {**_TEXT, "description": "From POST .../ws-ticket; one use, 30 seconds."},
         "user_id": {**_TEXT, "description": "Who I am, with AUTH_MODE=dev."},
@@ -163,6 +175,7 @@ def _schemas() -> Document:
         spec.components.schema(name, schema=shape)
     for name, schema in COMMANDS.items():
         spec.components.schema(_component(name), schema=schema)
+    describe_free_forms(spec)
     schemas: Document = spec.to_dict()["components"]["schemas"]
     for name in COMMANDS:
         _name_type(schemas[_component(name)], name)

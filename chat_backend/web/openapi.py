@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import flask_smorest
+from apispec import APISpec
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from chat_backend import __version__
 from chat_backend.config import Settings
+from chat_backend.schemas.fields import JSON_VALUE, JSON_VALUE_SCHEMA
 from chat_backend.schemas.service import ErrorShape
 from chat_backend.web import errors, idempotency_key
 from chat_backend.web.parsing import StrictParser
@@ -92,6 +94,13 @@ def api_of(app: Flask, settings: Settings) -> Api:
 def need_one_of(api: Api, schema: str, names: tuple[str, ...]) -> None:
     """Document that at least one of some fields must be given, which marshmallow has no word for."""
     api.spec.components.schemas[schema]["anyOf"] = [{"required": [name]} for name in names]
+
+
+def describe_free_forms(spec: APISpec) -> None:
+    """Document what objects of the client's own may hold; marshmallow has no word for it beside known fields."""
+    spec.components.schemas["JsonValue"] = JSON_VALUE_SCHEMA
+    if settings := spec.components.schemas.get("SessionSettings"):
+        settings["additionalProperties"] = JSON_VALUE
 
 
 def need_not(api: Api, schema: str, names: tuple[str, ...]) -> None:

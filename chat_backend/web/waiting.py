@@ -13,7 +13,7 @@ from flask import Flask
 from sqlalchemy import select
 
 from chat_backend.bootstrap import Backend
-from chat_backend.domain.enums import JobStatus
+from chat_backend.domain.enums import has_ended
 from chat_backend.domain.errors import Unavailable
 from chat_backend.models import LlmJob
 from chat_backend.web.turns import end_turn
@@ -75,7 +75,7 @@ class Waiting:
     def _ended(self, job_id: UUID) -> bool:
         with self._backend.reading() as session:
             status = session.scalar(select(LlmJob.status).where(LlmJob.id == job_id))
-        return status is None or not JobStatus(status).unfinished
+        return status is None or has_ended(status)
 
 
 def wait_for_job(app: Flask, job_id: UUID, session_id: UUID, *, user_id: str, seconds: float) -> None:

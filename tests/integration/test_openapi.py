@@ -16,6 +16,7 @@ from jsonschema_rs import Draft202012Validator
 from schemathesis.config import SchemathesisConfig
 from schemathesis.generation import GenerationMode
 
+from chat_backend.domain.cursor import Cursor
 from chat_backend.domain.enums import Action, EventType
 from chat_backend.protocol import events
 from chat_backend.protocol.commands import COMMANDS
@@ -197,7 +198,7 @@ def frames(message: dict[str, Any], session: dict[str, Any]) -> list[dict[str, A
         events.connection_established(
             "ann",
             "c1",
-            offset=3,
+            cursor=Cursor(3, "1f"),
             recovered=False,
             online={"ann"},
             streaming=[{"message_id": message["id"], "job_id": message["id"], "attempt": 0}],

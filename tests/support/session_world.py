@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections import deque
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
+from chat_backend.domain.cursor import Cursor, tag_of
 from chat_backend.models.base import now
 from chat_backend.protocol.envelope import Delta, Durable, Envelope
 from chat_backend.protocol.events import encode, framed
@@ -26,6 +28,7 @@ class Entry:
     kind: str
     action: str | None
     subject: str
+    at: datetime
 
 
 class World:
@@ -99,7 +102,7 @@ class World:
         return {"id": id, "role": role, "status": status, "content": content} | rest
 
     def _tell(self, kind: str, action: str | None, subject: str) -> None:
-        self.log.append(Entry(kind, action, subject))
+        self.log.append(Entry(kind, action, subject, now()))
         self.published.append(self._event(len(self.log)))
 
     # What a look into it shows
@@ -115,7 +118,8 @@ class World:
             body = {"type": entry.kind, "action": entry.action, "message": self.messages[entry.subject]}
         else:
             body = {"type": entry.kind, "job": self.jobs[entry.subject]}
-        return Durable(offset, encode(framed(body, self.session_id, now(), offset)), "ann")
+        cursor = Cursor.at(offset, entry.at)
+        return Durable(offset, encode(framed(body, self.session_id, entry.at, cursor)), "ann", tag=cursor.tag)
 
     def events(self, since: int) -> list[Durable]:
         return [self._event(offset) for offset in range(since + 1, self.offset + 1)]
@@ -125,7 +129,8 @@ class World:
         replies = [dict(reply) for reply in self._unfinished()]
         if live:
             replies = [reply | {"content": self.live[reply["id"]]} for reply in replies]
-        return Truth(self.offset, self.events(since), replies)
+        tag = tag_of(self.log[-1].at) if self.log else None
+        return Truth(self.offset, self.events(since), replies, tag)
 
 
 class PaperOutbox:

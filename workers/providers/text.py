@@ -12,6 +12,7 @@ import orjson
 
 from chat_backend.domain.errors import StreamBroken
 from chat_backend.domain.limits import SAFE_INTEGER
+from chat_backend.domain.strict_json import bounded_float, bounded_integer, no_number
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LONGEST_STRING = 200
@@ -22,7 +23,8 @@ _DEEPEST = 6
 def parse(data: bytes) -> Any:
     """Read JSON as providers write it: bad UTF-8 is replaced, lone surrogates are let in for the mender.
 
-    NaN and Infinity, which some say of a cost that they can't tell, are read as null.
+    NaN and Infinity, which some say of a cost that they can't tell, are read as null. So are numbers that are no finite
+    doubles; integers of more than 64 bits are read as doubles.
 
     Raises StreamBroken when it is not JSON.
     """
@@ -34,14 +36,16 @@ def parse(data: bytes) -> Any:
 
 def _parse_leniently(data: bytes) -> Any:
     try:
-        return json.loads(data.decode("utf-8", "replace"), strict=False, parse_constant=_untold)
+        return json.loads(
+            data.decode("utf-8", "replace"),
+            strict=False,
+            parse_constant=no_number,
+            parse_float=bounded_float,
+            parse_int=bounded_integer,
+        )
     except (ValueError, RecursionError):
         # Without the cause: it carries the text.
         raise StreamBroken("The provider sent something that is not JSON.") from None
-
-
-def _untold(constant: str) -> None:
-    return None
 
 
 class TextMender:

@@ -22,6 +22,7 @@ def stream(session_id: str) -> Response:
     hub.start()
     outbox = StreamOutbox(request.environ.get("gunicorn.socket"), comment_seconds=hub.settings.ping_seconds)
     connection, since = admit(hub, session_id, outbox)
+    outbox.sends_cursors = since is not None and since.tag is not None
     if request.method == "HEAD":
         return Response(mimetype="text/event-stream", headers=HEADERS)
     with ExitStack() as entering:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from flask import Flask, current_app, request, url_for
 
-from chat_backend.domain.enums import JobStatus
+from chat_backend.domain.enums import JobStatus, has_ended
 from chat_backend.domain.errors import InvalidInput
 from chat_backend.domain.prompt import OPTIONS
 from chat_backend.models import LlmJob, Message
@@ -75,7 +75,7 @@ def cancel_job(job_id: UUID) -> tuple[LlmJob, int, dict[str, str]]:
     intent = intent_of("cancel", {"job_id": job_id})
     with backend().unit_of_work() as uow:
         job, known = llm_jobs.cancel(uow, job_id, current_user(), intent=intent)
-    return job, 202 if job.status.unfinished else 200, replayed(known)
+    return job, 200 if has_ended(job.status) else 202, replayed(known)
 
 
 def _how(asked: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _answer(job: LlmJob, *, stream: bool, known: bool) -> Answer:
         wait_for_job(_app(), job.id, job.session_id, user_id=current_user().id, seconds=seconds)
     with backend().reading() as session:
         job, reply = llm_jobs.show_reply(session, job.id, current_user())
-    pending = job.status.unfinished or preference.at_once(stream=stream)
+    pending = not has_ended(job.status) or preference.at_once(stream=stream)
     headers = {"Location": url_for("llm_jobs.show_job", job_id=job.id), **replayed(known)}
     if preference.applied:
         headers["Preference-Applied"] = preference.applied
@@ -101,7 +101,7 @@ def _answer(job: LlmJob, *, stream: bool, known: bool) -> Answer:
 
 
 def _reply(job: LlmJob, reply: Message) -> dict[str, Any]:
-    ended = not job.status.unfinished
+    ended = has_ended(job.status)
     return {
         "message_id": job.message_id,
         "session_id": job.session_id,

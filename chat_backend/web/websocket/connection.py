@@ -7,6 +7,7 @@ import time
 from typing import Any
 from uuid import UUID, uuid4
 
+from chat_backend.domain.cursor import Cursor
 from chat_backend.domain.enums import ParticipantRole
 from chat_backend.domain.errors import ChatError, ErrorCode
 from chat_backend.domain.user import User
@@ -37,7 +38,7 @@ class Connection:
         user: User,
         outbox: Outbox,
         *,
-        role: ParticipantRole = ParticipantRole.VIEWER,
+        role: str = ParticipantRole.VIEWER,
         deltas: bool = False,
         outbox_bytes: int = 4_194_304,
         admitted_at: int = 0,
@@ -51,12 +52,17 @@ class Connection:
         self.outbox = outbox
         self.deltas = deltas
         self.outbox_bytes = outbox_bytes
-        self.offset = 0
+        # What it has been shown of the log.
+        self.cursor = Cursor(0)
         self.greeted = False
         self.owed: dict[str, Reply] = {}
         self.closing_since: float | None = None
         self.last_ping_at = time.monotonic()
         self._shown: dict[str, tuple[int, int]] = {}
+
+    @property
+    def offset(self) -> int:
+        return self.cursor.offset
 
     @property
     def closing(self) -> bool:
@@ -75,9 +81,9 @@ class Connection:
 
     def show_durable(self, encoded: Encoded) -> None:
         """Send a durable event, unless it was sent before."""
-        assert encoded.offset is not None
-        if encoded.offset > self.offset:
-            self.offset = encoded.offset
+        assert encoded.cursor is not None
+        if encoded.cursor.offset > self.offset:
+            self.cursor = encoded.cursor
             self.push(encoded)
 
     @property

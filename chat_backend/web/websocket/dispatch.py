@@ -6,7 +6,7 @@ import logging
 from typing import Any
 from uuid import uuid4
 
-from chat_backend.domain.enums import Action, ParticipantRole
+from chat_backend.domain.enums import Action
 from chat_backend.domain.errors import ChatError, Forbidden, InvalidInput, MalformedRequest
 from chat_backend.domain.strict_json import parse_object, refuse_unstorable
 from chat_backend.domain.trace import current_trace, traced
@@ -14,7 +14,7 @@ from chat_backend.models import LlmJob
 from chat_backend.protocol.commands import read_command
 from chat_backend.protocol.events import error, message_shape, message_update, pong, typing_indicator
 from chat_backend.services import llm_jobs, messages
-from chat_backend.services.access import no_such, session_of
+from chat_backend.services.access import WRITE, granted, no_such, session_of
 from chat_backend.services.idempotency import Intent
 from chat_backend.web.errors import error_object
 from chat_backend.web.rate_limits import RateLimits
@@ -102,8 +102,9 @@ class Dispatch:
         self._tell_typing(False)
 
     def _check_may_write(self) -> None:
-        if self._connection.role == ParticipantRole.VIEWER:
-            raise Forbidden("As viewer of this chat session you may not do this.")
+        role = self._connection.role
+        if granted(role) < WRITE:
+            raise Forbidden(f"As {role} of this chat session you may not do this.")
 
     def _tell_typing(self, is_typing: bool) -> None:
         connection = self._connection

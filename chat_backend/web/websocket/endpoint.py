@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import logging
-import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +18,7 @@ from werkzeug.datastructures import Headers
 
 from chat_backend.config import Settings
 from chat_backend.domain import limits
+from chat_backend.domain.cursor import Cursor
 from chat_backend.domain.errors import (
     ChatError,
     ErrorCode,
@@ -128,8 +128,8 @@ def websocket(ws: Server, session_id: str) -> None:
     _part(hub, ws, viewer)
 
 
-def admit(hub: Hub, session_id: str, outbox: Outbox) -> tuple[Connection, int | None]:
-    """Return a connection for who is asking, not yet joined, and the offset it has seen.
+def admit(hub: Hub, session_id: str, outbox: Outbox) -> tuple[Connection, Cursor | None]:
+    """Return a connection for who is asking, not yet joined, and what it has seen of the log.
 
     Raises Unauthenticated, TooMany, NotFound, InvalidInput, Unavailable.
     """
@@ -163,16 +163,17 @@ def canonical_id(text: str) -> UUID:
     return found
 
 
-def read_since(text: str | None) -> int | None:
-    """Return an offset a client has seen. Raises InvalidInput; one beyond any end is merely too far."""
+def read_since(text: str | None) -> Cursor | None:
+    """Return what a client has seen of the log: a cursor, or a bare offset. Raises InvalidInput."""
     if text is None or text == "":
         return None
-    if not re.fullmatch(r"[0-9]{1,40}", text, re.ASCII):
-        raise InvalidInput("Must be the offset of an event.", field="since")
-    return int(text)
+    try:
+        return Cursor.read(text)
+    except ValueError:
+        raise InvalidInput("Must be the cursor or the offset of an event.", field="since") from None
 
 
-def _serve(hub: Hub, connection: Connection, ws: Server, *, since: int | None) -> None:
+def _serve(hub: Hub, connection: Connection, ws: Server, *, since: Cursor | None) -> None:
     dispatch = Dispatch(hub, connection, rate_limits())
     with hub.feed(connection.session_id) as feed:
         replay = hub.join(feed, connection, since=since)

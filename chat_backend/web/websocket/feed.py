@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from chat_backend.domain.enums import Action, EventType, JobStatus, MessageStatus, Role
+from chat_backend.domain.cursor import Cursor
+from chat_backend.domain.enums import Action, EventType, JobStatus, MessageStatus, Role, has_ended
 from chat_backend.domain.errors import ErrorCode
 from chat_backend.models.base import now
 from chat_backend.protocol.envelope import Delta, Durable
@@ -36,16 +37,22 @@ REMEMBERED_ENDS = 64
 SNAPSHOT_SECONDS = 0.25
 SNAPSHOT_BYTES_PER_SECOND = 256 * 1024
 
-_ENDED_JOB = {JobStatus.SUCCEEDED.value, JobStatus.FAILED.value, JobStatus.CANCELLED.value}
+
+def _cursor(event: Durable) -> Cursor:
+    return Cursor(event.offset, event.tag)
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What the database and Redis say: the offset, the events after ours, the replies in progress."""
+    """What the database and Redis say: the offset, the events after ours, the replies in progress.
+
+    The tag is that of the event at the offset; None if it is not known.
+    """
 
     offset: int
     events: list[Durable]
     replies: list[dict[str, Any]]
+    tag: str | None = None
 
 
 class Feed:
@@ -63,6 +70,7 @@ class Feed:
         self._expected: int | None = None
         self.participants_changed = False
         self.offset = 0
+        self._tag: str | None = None
         self.replies: dict[str, Reply] = {}
         self.connections: dict[str, Connection] = {}
         self._recent: deque[Durable] = deque()
@@ -72,11 +80,18 @@ class Feed:
         self._typing: dict[str, float] = {}
         self._typing_seconds = typing_seconds
 
+    @property
+    def cursor(self) -> Cursor:
+        """The position of the newest event that was taken."""
+        with self.lock:
+            return Cursor(self.offset, self._tag)
+
     # What comes in
 
     def durable(self, event: Durable) -> None:
-        """Take a durable event: the next is shown, an old one ignored, a later one means a gap.
+        """Take a durable event: the next is shown, a known one ignored, a later one means a gap.
 
+        One with the offset of another means that the log was written anew: the database was restored.
         Raises ValueError for what is no event, and has then done nothing.
         """
         frame = read_durable(event)
@@ -85,9 +100,17 @@ class Feed:
                 self.needs_refresh = True
             elif event.offset == self.offset + 1:
                 self._apply(event, frame)
+            elif not self._is_known(event):
+                self.needs_refresh = True
+
+    def _is_known(self, event: Durable) -> bool:
+        """Return whether an event of the past is, as far as is remembered, the one that has its offset here."""
+        place = len(self._recent) - 1 - (self.offset - event.offset)
+        known = self.cursor if event.offset == self.offset else _cursor(self._recent[place]) if place >= 0 else None
+        return known is None or known.agrees(_cursor(event))
 
     def _apply(self, event: Durable, frame: dict[str, Any]) -> None:
-        self.offset = event.offset
+        self.offset, self._tag = event.offset, event.tag
         self._remember(event)
         self._show(event)
         if frame["type"] == EventType.MESSAGE_UPDATE:
@@ -104,7 +127,7 @@ class Feed:
             self._recent_bytes -= len(self._recent.popleft().frame)
 
     def _show(self, event: Durable) -> None:
-        plain = Encoded(event.frame, event.offset)
+        plain = Encoded(event.frame, _cursor(event))
         named = plain.naming(event.request_id) if event.request_id else plain
         for connection in self.connections.values():
             connection.show_durable(named if connection.user.id == event.user_id else plain)
@@ -141,7 +164,7 @@ class Feed:
             reply.restart(job["attempt"])
         if reply and job["attempts"]:
             reply.answered_by(job["attempts"][-1])
-        if job["status"] in _ENDED_JOB:
+        if has_ended(job["status"]):
             for wake in self._waiters.pop(job["id"], []):
                 wake()
 
@@ -225,7 +248,7 @@ class Feed:
         """Take what was missed. Events go on from where the log stands; texts of one attempt only grow."""
         with self.lock:
             if not self.loaded:
-                self.loaded, self.offset = True, truth.offset
+                self.loaded, self.offset, self._tag = True, truth.offset, truth.tag
             for event in truth.events:
                 if event.offset == self.offset + 1:
                     self._apply(event, read_durable(event))
@@ -233,14 +256,14 @@ class Feed:
                 self._recover(message)
 
     def start_over(self, truth: Truth) -> None:
-        """The log is shorter than what was shown of it: a database came back without its last commits.
+        """The log is not the one that was shown: a database came back without its last commits, or restored.
 
         Every viewer is sent away, to come back and be told.
         """
         with self.lock:
             for connection in self.connections.values():
                 connection.close(RESTARTING, ErrorCode.SERVER_RESTARTING, "The log has moved: come back.")
-            self.offset = truth.offset
+            self.offset, self._tag = truth.offset, truth.tag
             self.replies = {message["id"]: Reply(message) for message in truth.replies}
             self._recent.clear()
             self._ended.clear()
@@ -272,7 +295,7 @@ class Feed:
         with self.lock:
             self._greet(connection, recovered=True, online=online)
             for event in events:
-                plain = Encoded(event.frame, event.offset)
+                plain = Encoded(event.frame, _cursor(event))
                 mine = event.request_id and connection.user.id == event.user_id
                 connection.show_durable(plain.naming(event.request_id) if mine and event.request_id else plain)
 
@@ -310,7 +333,7 @@ class Feed:
             connection_established(
                 connection.user.id,
                 connection.id,
-                offset=self.offset,
+                cursor=self.cursor,
                 recovered=recovered,
                 online=online,
                 streaming=streaming,
@@ -318,7 +341,7 @@ class Feed:
         )
 
     def _go_live(self, connection: Connection) -> None:
-        connection.offset = self.offset
+        connection.cursor = self.cursor
         for reply in self._in_progress():
             connection.baseline(reply)
         self.connections[connection.id] = connection
@@ -367,14 +390,15 @@ class Feed:
                 self.needs_tick |= connection.unsettled
             self.needs_tick |= bool(self._typing)
 
-    def fell_behind(self, offset: int | None, *, at_once: bool) -> bool:
+    def fell_behind(self, cursor: Cursor | None, *, at_once: bool) -> bool:
         """Whether the database's log and this one differ: at once, or since the last look.
 
         Under load there is always an event on its way; it is not lost yet.
         """
         with self.lock:
+            offset = None if cursor is None else cursor.offset
             expected, self._expected = self._expected, offset
-            if offset is None:
+            if cursor is None or offset is None or (offset == self.offset and not cursor.agrees(self.cursor)):
                 return True
             if at_once or expected is None:
                 return at_once and offset != self.offset

@@ -6,6 +6,8 @@ import json
 import struct
 from functools import cached_property
 
+from chat_backend.domain.cursor import Cursor
+
 TEXT, CLOSE, PING = 0x1, 0x8, 0x9
 _SMALL, _MEDIUM = 126, 65536
 # No line ends to SSE, but to many a client that splits lines. In JSON they stand in strings only.
@@ -41,9 +43,9 @@ def says_goodbye(data: bytes) -> bool:
 class Encoded:
     """A server frame as JSON, framed for sockets and for SSE when first needed."""
 
-    def __init__(self, data: bytes, offset: int | None = None) -> None:
+    def __init__(self, data: bytes, cursor: Cursor | None = None) -> None:
         self.data = data
-        self.offset = offset
+        self.cursor = cursor
 
     @cached_property
     def websocket(self) -> bytes:
@@ -51,7 +53,16 @@ class Encoded:
 
     @cached_property
     def sse(self) -> bytes:
-        head = b"" if self.offset is None else b"id: %d\n" % self.offset
+        """An event whose id is the bare offset."""
+        return self._sse(self.cursor and self.cursor.offset)
+
+    @cached_property
+    def sse_with_cursor(self) -> bytes:
+        """An event whose id is the whole cursor."""
+        return self._sse(self.cursor)
+
+    def _sse(self, named: object) -> bytes:
+        head = b"" if named is None else f"id: {named}\n".encode()
         data = self.data
         for character, escape in _LINE_ENDS:
             data = data.replace(character, escape)
@@ -59,4 +70,4 @@ class Encoded:
 
     def naming(self, request_id: str) -> Encoded:
         """Return the same frame with the request_id that its sender gave it."""
-        return Encoded(self.data[:-1] + b',"request_id":' + json.dumps(request_id).encode() + b"}", self.offset)
+        return Encoded(self.data[:-1] + b',"request_id":' + json.dumps(request_id).encode() + b"}", self.cursor)

@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from chat_backend.bootstrap import Backend
+from chat_backend.domain.cursor import Cursor
 from chat_backend.domain.errors import ErrorCode, NotFound, Restarting
 from chat_backend.protocol.envelope import Closed, Durable, Envelope, Ephemeral, unpack, unpack_deltas
 from chat_backend.realtime.channels import LIVE_TEXTS, session_channel
@@ -56,6 +57,7 @@ class Hub:
             self.settings,
             self._reader,
             feeds=self._feeds,
+            connections=self._connections,
             hears=lambda: self._subscriber.connected,
             tick=self._clock.wanted.set,
         )
@@ -175,7 +177,7 @@ class Hub:
         # Without the lock, for it speaks with Redis; a newcomer must not find itself subscribed and then lose it.
         self._subscriber.unsubscribe(channel, unless=lambda: channel in self._feeds)
 
-    def join(self, feed: Feed, connection: Connection, *, since: int | None) -> Iterator[None]:
+    def join(self, feed: Feed, connection: Connection, *, since: Cursor | None) -> Iterator[None]:
         """Let a connection in: greeting, replay, baselines, then live.
 
         The first part of it is sent at once. What is returned goes on with the rest whenever it is asked:
@@ -213,7 +215,7 @@ class Hub:
         with self._lock:
             self._connections.pop(connection.id, None)
 
-    def _attach(self, feed: Feed, connection: Connection, *, since: int | None, online: set[str]) -> Iterator[None]:
+    def _attach(self, feed: Feed, connection: Connection, *, since: Cursor | None, online: set[str]) -> Iterator[None]:
         for _ in attach(self._reader, feed, connection, since=since, online=online):
             self._follow_up(feed)
             yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from chat_backend.domain.cursor import Cursor
 from chat_backend.domain.errors import ChatError, ErrorCode, NotFound
 from chat_backend.services.access import no_such
 from chat_backend.web.websocket.connection import NO_PARTICIPANT, NO_SESSION, TRY_AGAIN, Connection
@@ -14,7 +15,7 @@ JOIN_TRIES = 5
 
 
 def attach(
-    reader: Reader, feed: Feed, connection: Connection, *, since: int | None, online: set[str]
+    reader: Reader, feed: Feed, connection: Connection, *, since: Cursor | None, online: set[str]
 ) -> Iterator[None]:
     """Show a connection what it has missed, in portions, each when asked for; then let it go live.
 
@@ -29,10 +30,10 @@ def attach(
 
 
 def _attach(
-    reader: Reader, feed: Feed, connection: Connection, *, since: int | None, online: set[str]
+    reader: Reader, feed: Feed, connection: Connection, *, since: Cursor | None, online: set[str]
 ) -> Iterator[None]:
     if since is not None:
-        connection.offset = since
+        connection.cursor = since
         yield from _replay(reader, feed, connection, online=online)
     elif feed.offset < connection.admitted_at:
         reader.refresh(feed)
@@ -47,7 +48,7 @@ def _replay(reader: Reader, feed: Feed, connection: Connection, *, online: set[s
     tries = 0
     while tries < JOIN_TRIES and not connection.closing:
         # Each time: a replay takes as long as its viewer likes, who may have been removed meanwhile.
-        log = reader.look(feed, connection.user, since=connection.offset)
+        log = reader.look(feed, connection.user, since=connection.cursor)
         if log.events is None:
             break
         if not log.reached_by(connection.offset):
@@ -65,6 +66,6 @@ def _why(reader: Reader, feed: Feed, error: ChatError) -> tuple[int, ErrorCode, 
     """Return the close code, the error code and the words for who can't be shown the rest."""
     if not isinstance(error, NotFound):
         return TRY_AGAIN, error.code, error.message
-    if reader.offsets([feed.session_id]):
+    if reader.cursors([feed.session_id]):
         return NO_PARTICIPANT, ErrorCode.NOT_A_PARTICIPANT, "You are no longer a participant."
     return NO_SESSION, ErrorCode.NOT_FOUND, "The chat session was deleted."

@@ -169,6 +169,8 @@ class StreamOutbox:
     """What an SSE response sends; its generator is the one writer."""
 
     def __init__(self, sock: Any = None, *, comment_seconds: float) -> None:
+        # Ids have the form of what the client came with: clients of old expect numbers.
+        self.sends_cursors = False
         # gevent's socket would wait for something to read; the one inside it does not.
         self._sock = getattr(sock, "_sock", sock)
         self._comment_seconds = comment_seconds
@@ -186,8 +188,9 @@ class StreamOutbox:
         with self._ready:
             if self._finished:
                 return
-            self._waiting.append(encoded.sse)
-            self.waiting_bytes += len(encoded.sse)
+            data = encoded.sse_with_cursor if self.sends_cursors else encoded.sse
+            self._waiting.append(data)
+            self.waiting_bytes += len(data)
             self._ready.notify()
 
     def pump(self) -> None:

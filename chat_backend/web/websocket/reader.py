@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from chat_backend.bootstrap import Backend
-from chat_backend.domain.enums import ParticipantRole
+from chat_backend.domain.cursor import Cursor
 from chat_backend.domain.outage import Outage
 from chat_backend.domain.user import User
 from chat_backend.models import ChatSession
@@ -34,13 +34,13 @@ class Log:
     `replies` are those in progress, with at least the text that the events show.
     """
 
-    offset: int
+    cursor: Cursor
     events: list[Durable] | None = None
     replies: list[dict[str, Any]] = field(default_factory=list)
 
     def reached_by(self, offset: int) -> bool:
         """Whether who has seen all up to an offset has, with these events, seen everything."""
-        return (self.events[-1].offset if self.events else offset) >= self.offset
+        return (self.events[-1].offset if self.events else offset) >= self.cursor.offset
 
 
 class Reader:
@@ -52,17 +52,17 @@ class Reader:
         # A Redis that hangs costs one feed its wait, not each of hundreds.
         self._live_outage = Outage(failures=1)
 
-    def offsets(self, session_ids: Sequence[UUID]) -> dict[UUID, int]:
+    def cursors(self, session_ids: Sequence[UUID]) -> dict[UUID, Cursor]:
         """Return where the logs of chat sessions stand; those that are gone are left out."""
         with self._backend.reading() as session:
-            return events.current_offsets(session, session_ids)
+            return events.current_cursors(session, session_ids)
 
-    def roles(self, session_id: UUID) -> dict[str, ParticipantRole]:
-        """Return every participant's role."""
+    def roles(self, members: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], str]:
+        """Return the roles of users in chat sessions; who is no participant is left out."""
         with self._backend.reading() as session:
-            return participants.roles(session, session_id)
+            return participants.roles(session, members)
 
-    def look(self, feed: Feed, user: User, *, since: int) -> Log:
+    def look(self, feed: Feed, user: User, *, since: Cursor) -> Log:
         """Let a participant look into the log, and see to it that the feed knows no less.
 
         Raises NotFound for who is none, or none any more.
@@ -70,11 +70,11 @@ class Reader:
         with self._snapshot() as session:
             chat = enter(session, feed.session_id, user, to=READ)
             log = _log(session, chat, since=since)
-        if log.offset > feed.offset:
+        if not feed.cursor.agrees(log.cursor):
             self.refresh(feed)
         if log.replies:
             # Live text may be away while the checkpoints are not: a baseline must not show less than the replay.
-            feed.reconcile(Truth(log.offset, [], log.replies))
+            feed.reconcile(Truth(log.cursor.offset, [], log.replies))
         return log
 
     def refresh(self, feed: Feed) -> None:
@@ -90,22 +90,22 @@ class Reader:
 
     def _refreshed(self, feed: Feed) -> bool:
         """Read some of what a feed has missed; say whether that was all."""
-        known = feed.offset
+        known = feed.cursor
         with self._snapshot() as session:
-            offset = events.current_offset(session, feed.session_id)
-            if offset is None:
+            cursor = events.current_cursor(session, feed.session_id)
+            if cursor is None:
                 feed.close()
                 return True
             missed = []
-            if feed.loaded and offset > known:
-                missed = events.after(session, feed.session_id, known, limit=EVENTS_AT_ONCE)
+            if feed.loaded and cursor.offset > known.offset:
+                missed = events.after(session, feed.session_id, known.offset, limit=EVENTS_AT_ONCE)
+            # Else events would bring the feed no further, or go on from another log than the one that was shown.
+            follows = not feed.loaded or _follows(session, feed.session_id, known, cursor, missed)
             replies = [message_shape(message) for message in events.in_progress(session, feed.session_id)]
-        # First: events that do not follow on ours would bring the feed no further, however often they are read.
-        follows = not feed.loaded or _follows(known, offset, missed)
-        if follows and missed and missed[-1].offset < offset:
-            feed.reconcile(Truth(offset, missed, []))
+        if follows and missed and missed[-1].offset < cursor.offset:
+            feed.reconcile(Truth(cursor.offset, missed, []))
             return False
-        truth = Truth(offset, missed, self._with_live_text(replies))
+        truth = Truth(cursor.offset, missed, self._with_live_text(replies), cursor.tag)
         if follows:
             feed.reconcile(truth)
         else:
@@ -135,19 +135,25 @@ class Reader:
             yield session
 
 
-def _log(session: Session, chat: ChatSession, *, since: int) -> Log:
-    if not events.can_replay(session, chat.id, since, chat.last_offset):
-        return Log(chat.last_offset)
-    found = list(_bounded(events.after(session, chat.id, since, limit=EVENTS_AT_ONCE)))
+def _log(session: Session, chat: ChatSession, *, since: Cursor) -> Log:
+    cursor = Cursor(chat.last_offset, events.tag_at(session, chat.id, chat.last_offset))
+    if not events.can_replay(session, chat.id, since.offset, chat.last_offset, tag=since.tag):
+        return Log(cursor)
+    found = list(_bounded(events.after(session, chat.id, since.offset, limit=EVENTS_AT_ONCE)))
     shown = events.in_progress(session, chat.id) if found else []
-    return Log(chat.last_offset, found, [message_shape(message) for message in shown])
+    return Log(cursor, found, [message_shape(message) for message in shown])
 
 
-def _follows(known: int, offset: int, missed: Sequence[Durable]) -> bool:
-    """Whether the log goes on from what is known; else events were forgotten, or a database lost its last commits."""
-    if offset <= known:
-        return offset == known
-    return bool(missed) and missed[0].offset == known + 1
+def _follows(session: Session, session_id: UUID, known: Cursor, newest: Cursor, missed: Sequence[Durable]) -> bool:
+    """Return whether the log goes on from what is known.
+
+    Else events were forgotten, or a database lost its last commits or was restored from a backup.
+    """
+    if newest.offset <= known.offset:
+        return newest.agrees(known)
+    if not missed or missed[0].offset != known.offset + 1:
+        return False
+    return known.tag is None or events.tag_at(session, session_id, known.offset) == known.tag
 
 
 def _bounded(found: Sequence[Durable]) -> Iterator[Durable]:

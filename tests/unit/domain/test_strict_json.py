@@ -10,11 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat_backend.domain.errors import InvalidInput, MalformedRequest
-from chat_backend.domain.strict_json import clean, depth_of, read_object, storable
+from chat_backend.domain.strict_json import clean, depth_of, read_object, read_stored, storable
 
 storable_text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | storable_text,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | storable_text,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(storable_text, inner, max_size=4),
     max_leaves=20,
 )
@@ -119,6 +123,47 @@ def test_text_that_can_not_be_stored_is_refused_by_the_name_of_its_field(data: b
         read_object(data)
 
     assert [fault["field"] for fault in refused.value.errors] == [field]
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**25, 10**400, 10**4299])
+def test_integer_of_more_than_64_bits_is_refused_by_its_path(number: int) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        read_object(json.dumps({"a": 1, "metadata": {"list": [1, {"n": number}]}}))
+
+    assert [fault["field"] for fault in refused.value.errors] == ["metadata.list.1.n"]
+
+
+def test_path_of_a_refused_number_is_short() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        read_object(json.dumps({"metadata": {"k" * 10_000: {"\ud800": 2**64}}}))
+
+    (fault,) = refused.value.errors
+    assert len(fault["field"]) <= 300
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e999", "9" * 5_000, "-" + "9" * 100_000, "1" * 400 + ".5"])
+def test_number_that_is_no_finite_double_is_named(number: str) -> None:
+    with pytest.raises(MalformedRequest, match=number[:20]) as refused:
+        read_object(f'{{"metadata": {{"n": {number}}}}}')
+
+    assert len(refused.value.message) < 100
+
+
+@pytest.mark.parametrize(
+    ("number", "read"),
+    [
+        ("9223372036854775807", 2**63 - 1),
+        ("-9223372036854775808", -(2**63)),
+        ("9223372036854775808", 2.0**63),
+        ("1" + "0" * 400, None),
+        ("1e400", None),
+        ("NaN", None),
+        ("-Infinity", None),
+        ("1.5", 1.5),
+    ],
+)
+def test_stored_numbers_are_read_within_the_bound(number: str, read: object) -> None:
+    assert read_stored(f"[{number}]") == [read]
 
 
 @given(st.text())

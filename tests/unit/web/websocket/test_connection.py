@@ -6,6 +6,7 @@ import json
 from datetime import timedelta
 from uuid import uuid4
 
+from chat_backend.domain.cursor import Cursor
 from chat_backend.domain.errors import ErrorCode
 from chat_backend.domain.user import User
 from chat_backend.models.base import now
@@ -25,7 +26,7 @@ def test_a_durable_event_is_shown_once() -> None:
     connection = _connection(outbox)
 
     for offset in (1, 2, 2, 1, 3):
-        connection.show_durable(Encoded(json.dumps({"offset": offset}).encode(), offset))
+        connection.show_durable(Encoded(json.dumps({"offset": offset}).encode(), Cursor(offset)))
 
     assert [frame["offset"] for frame in frames(outbox)] == [1, 2, 3]
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chat_backend.domain.cursor import Cursor
 from chat_backend.domain.user import User
 from chat_backend.protocol.envelope import Delta, Durable
 from chat_backend.web.websocket.connection import Connection
@@ -28,7 +29,8 @@ class Seen:
         self.outbox = PaperOutbox()
         self.viewer = Viewer(self.outbox)  # type: ignore[arg-type]
         self.connection = Connection(world.session_id, User(user), self.outbox, deltas=deltas)
-        self.connection.offset = self.viewer.offset = since or 0
+        self.viewer.offset = since or 0
+        self.connection.cursor = Cursor(self.viewer.offset)
         # As the hub does it: look into the log, see to it that the feed knows no less, attach.
         truth = world.truth(feed.offset, live=False)
         if truth.offset > feed.offset:
@@ -298,7 +300,7 @@ class RunningAway:
         self.looks = 0
         self._feed = feed
 
-    def look(self, feed: Feed, user: User, *, since: int) -> Log:
+    def look(self, feed: Feed, user: User, *, since: Cursor) -> Log:
         self.looks += 1
         self._feed.offset += REMEMBERED_EVENTS + 1
         return Log(since, [])
@@ -310,7 +312,7 @@ def test_who_can_not_catch_up_with_a_log_is_sent_away_after_some_tries(world: Wo
     connection = Connection(world.session_id, User("ann"), outbox)
     connection.greeted = True
 
-    for _ in attach(reader, feed, connection, since=0, online=set()):  # type: ignore[arg-type]
+    for _ in attach(reader, feed, connection, since=Cursor(0), online=set()):  # type: ignore[arg-type]
         continue
 
     assert (outbox.closed_with, reader.looks) == (1013, JOIN_TRIES)

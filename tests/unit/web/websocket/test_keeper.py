@@ -11,8 +11,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from chat_backend.config import Settings
-from chat_backend.domain.enums import ParticipantRole
+from chat_backend.domain.cursor import Cursor
 from chat_backend.domain.errors import Unavailable
+from chat_backend.web.websocket.connection import Connection
 from chat_backend.web.websocket.feed import Feed, Truth
 from chat_backend.web.websocket.keeper import Keeper
 from tests.support.waiting import wait_until
@@ -29,13 +30,14 @@ class PaperReader:
     refreshed: list[UUID] = field(default_factory=list)
     away: int = 0
     broken: set[UUID] = field(default_factory=set)
+    members: dict[tuple[UUID, str], str] = field(default_factory=dict)
 
-    def offsets(self, session_ids: Sequence[UUID]) -> dict[UUID, int]:
+    def cursors(self, session_ids: Sequence[UUID]) -> dict[UUID, Cursor]:
         if self.away:
             self.away -= 1
             raise Unavailable("away", retry_after_seconds=1)
         self.looks.append(time.monotonic())
-        return {id: self.current[id] for id in session_ids}
+        return {id: Cursor(self.current[id]) for id in session_ids if id in self.current}
 
     def refresh(self, feed: Feed) -> None:
         if feed.session_id in self.broken:
@@ -43,8 +45,8 @@ class PaperReader:
         self.refreshed.append(feed.session_id)
         feed.needs_refresh, feed.needs_tick = False, True
 
-    def roles(self, session_id: UUID) -> dict[str, ParticipantRole]:
-        return {}
+    def roles(self, members: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], str]:
+        return {member: self.members[member] for member in members if member in self.members}
 
 
 @dataclass
@@ -68,8 +70,8 @@ class Kept:
 @pytest.fixture
 def kept() -> Kept:
     settings = Settings.from_environment({"AUTH_MODE": "dev", "CATCH_UP_SECONDS": str(INTERVAL_SECONDS)})
-    reader, feeds, ticked = PaperReader(), dict[str, Feed](), threading.Event()
-    keeper = Keeper(settings, reader, feeds=feeds, hears=lambda: True, tick=ticked.set)  # type: ignore[arg-type]
+    reader, feeds, connections, ticked = PaperReader(), dict[str, Feed](), dict[str, Connection](), threading.Event()
+    keeper = Keeper(settings, reader, feeds=feeds, connections=connections, hears=lambda: True, tick=ticked.set)  # type: ignore[arg-type]
     return Kept(reader, feeds, keeper, ticked)
 
 

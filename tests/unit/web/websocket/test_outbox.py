@@ -11,6 +11,7 @@ import pytest
 from websockets.frames import Frame as WireFrame
 from websockets.streams import StreamReader
 
+from chat_backend.domain.cursor import Cursor
 from chat_backend.web.websocket.frames import TEXT, Encoded, close_frame, websocket_frame
 from chat_backend.web.websocket.outbox import SSE_COMMENT, SSE_PIECE_BYTES, SocketOutbox, StreamOutbox
 
@@ -173,9 +174,9 @@ def test_a_reason_is_cut_between_characters() -> None:
 
 
 def test_a_name_is_put_into_a_frame_as_json() -> None:
-    named = Encoded(b'{"a":1}', 3).naming('r"1\\')
+    named = Encoded(b'{"a":1}', Cursor(3)).naming('r"1\\')
 
-    assert (named.data, named.offset) == (b'{"a":1,"request_id":"r\\"1\\\\"}', 3)
+    assert (named.data, named.cursor) == (b'{"a":1,"request_id":"r\\"1\\\\"}', Cursor(3))
 
 
 def test_frames_are_framed_by_their_length() -> None:
@@ -185,16 +186,17 @@ def test_frames_are_framed_by_their_length() -> None:
 
 
 def test_an_event_of_a_stream_is_one_line_to_every_client() -> None:
-    durable = Encoded('{"text":"a\u2028b\x85c\u2029"}'.encode(), 7)
+    durable = Encoded('{"text":"a\u2028b\x85c\u2029"}'.encode(), Cursor(7, "1f"))
 
     assert durable.sse.decode() == 'id: 7\ndata: {"text":"a\\u2028b\\u0085c\\u2029"}\n\n'
-    assert Encoded(b"{}").sse == b"data: {}\n\n"
+    assert durable.sse_with_cursor.decode().startswith("id: 7-1f\ndata: ")
+    assert Encoded(b"{}").sse == Encoded(b"{}").sse_with_cursor == b"data: {}\n\n"
 
 
 def test_a_stream_gives_what_is_pushed_then_comments_then_its_end() -> None:
     outbox = StreamOutbox(comment_seconds=0.01)
     stream = outbox.stream(iter(()))
-    outbox.push(Encoded(b"{}", 1))
+    outbox.push(Encoded(b"{}", Cursor(1)))
 
     given = [next(stream), next(stream), next(stream)]
     outbox.push(Encoded(b"{}"))
@@ -235,7 +237,7 @@ def test_a_stream_asks_for_more_of_the_past_when_what_came_is_read() -> None:
 
     def replay() -> Iterator[None]:
         for number in range(3):
-            outbox.push(Encoded(b"%d" % number, number))
+            outbox.push(Encoded(b"%d" % number, Cursor(number)))
             yield
 
     stream = outbox.stream(replay())
