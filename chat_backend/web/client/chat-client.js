@@ -201,6 +201,7 @@ export class LiveSession extends EventTarget {
     this.random = random;
     this.userId = api.identity.user;
     this.offset = 0;
+    this.cursor = "0";
     this.messages = new Map();
     this.jobs = new Map();
     this.unsent = new Map(unsent.map((entry) => [entry.requestId, { error: null, ...entry, state: entry.error ? "refused" : "sending" }]));
@@ -300,6 +301,8 @@ export class LiveSession extends EventTarget {
     this.#points.clear();
     for (const message of page.messages.reverse()) this.#put(message, null);
     this.offset = page.offset;
+    // The position in the log, to come back to. It tells the server whether its log is still the one we saw.
+    this.cursor = page.cursor ?? String(page.offset);
     this.#isFetched = true;
     this.#turned(page);
     this.#tell("reset");
@@ -361,7 +364,7 @@ export class LiveSession extends EventTarget {
       if (this.#socket !== attempt) return;
       const query = await this.api.identity.socketQuery(this.api, this.id, giveUp.signal);
       if (this.#socket !== attempt) return;
-      this.#listen(new WebSocket(this.#address({ ...query, since: this.offset, deltas: 1 })));
+      this.#listen(new WebSocket(this.#address({ ...query, since: this.cursor, deltas: 1 })));
     } catch (error) {
       if (this.#socket === attempt) this.#lost(FAREWELLS[4000 + error.status]);
     }
@@ -475,6 +478,8 @@ export class LiveSession extends EventTarget {
     if (frame.offset > this.offset + 1) this.#resume();
     if (frame.offset !== this.offset + 1) return true;
     this.offset = frame.offset;
+    // A server of an older release sends no cursors.
+    this.cursor = frame.cursor ?? String(frame.offset);
     return false;
   }
 

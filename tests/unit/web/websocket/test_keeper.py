@@ -13,9 +13,12 @@ import pytest
 from chat_backend.config import Settings
 from chat_backend.domain.cursor import Cursor
 from chat_backend.domain.errors import Unavailable
+from chat_backend.domain.user import User
+from chat_backend.realtime.channels import session_channel
 from chat_backend.web.websocket.connection import Connection
 from chat_backend.web.websocket.feed import Feed, Truth
-from chat_backend.web.websocket.keeper import Keeper
+from chat_backend.web.websocket.keeper import MEMBERS_AT_ONCE, Keeper
+from tests.support.session_world import PaperOutbox
 from tests.support.waiting import wait_until
 
 INTERVAL_SECONDS = 2.0
@@ -31,6 +34,7 @@ class PaperReader:
     away: int = 0
     broken: set[UUID] = field(default_factory=set)
     members: dict[tuple[UUID, str], str] = field(default_factory=dict)
+    asked: list[int] = field(default_factory=list)
 
     def cursors(self, session_ids: Sequence[UUID]) -> dict[UUID, Cursor]:
         if self.away:
@@ -46,6 +50,7 @@ class PaperReader:
         feed.needs_refresh, feed.needs_tick = False, True
 
     def roles(self, members: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], str]:
+        self.asked.append(len(members))
         return {member: self.members[member] for member in members if member in self.members}
 
 
@@ -57,13 +62,14 @@ class Kept:
     feeds: dict[str, Feed]
     keeper: Keeper
     ticked: threading.Event
+    connections: dict[str, Connection]
 
     def add(self, *, offset: int) -> Feed:
         """A feed that knows nothing yet of a log that goes so far."""
         feed = Feed(uuid4(), typing_seconds=5)
         feed.reconcile(Truth(0, [], []))
         self.reader.current[feed.session_id] = offset
-        self.feeds[str(feed.session_id)] = feed
+        self.feeds[session_channel(feed.session_id)] = feed
         return feed
 
 
@@ -72,7 +78,7 @@ def kept() -> Kept:
     settings = Settings.from_environment({"AUTH_MODE": "dev", "CATCH_UP_SECONDS": str(INTERVAL_SECONDS)})
     reader, feeds, connections, ticked = PaperReader(), dict[str, Feed](), dict[str, Connection](), threading.Event()
     keeper = Keeper(settings, reader, feeds=feeds, connections=connections, hears=lambda: True, tick=ticked.set)  # type: ignore[arg-type]
-    return Kept(reader, feeds, keeper, ticked)
+    return Kept(reader, feeds, keeper, ticked, connections)
 
 
 @pytest.fixture
@@ -131,3 +137,36 @@ def test_a_feed_that_fails_holds_up_no_other(kept: Kept, work: Callable[[], None
     work()
 
     wait_until(lambda: kept.reader.refreshed == [good.session_id])
+
+
+def _watch(kept: Kept, feed: Feed, user: str, role: str) -> tuple[Connection, PaperOutbox]:
+    outbox = PaperOutbox()
+    connection = Connection(feed.session_id, User(user), outbox, role=role)
+    feed.connections[connection.id] = kept.connections[connection.id] = connection
+    kept.reader.members[feed.session_id, user] = role
+    return connection, outbox
+
+
+def test_removals_and_roles_are_enforced_without_any_event(kept: Kept, work: Callable[[], None]) -> None:
+    broken, feed = kept.add(offset=5), kept.add(offset=0)
+    kept.reader.broken = {broken.session_id}
+    broken.needs_refresh = True
+    (removed, closed), (demoted, open_) = _watch(kept, broken, "ann", "member"), _watch(kept, feed, "bob", "member")
+    work()
+
+    del kept.reader.members[broken.session_id, "ann"]
+    kept.reader.members[feed.session_id, "bob"] = "viewer"
+
+    wait_until(lambda: closed.closed_with == 4403 and demoted.role == "viewer", seconds=10)
+    assert removed.id not in broken.connections
+    assert open_.closed_with is None
+
+
+def test_roles_of_many_connections_are_read_in_portions(kept: Kept, work: Callable[[], None]) -> None:
+    feed = kept.add(offset=0)
+    for number in range(2 * MEMBERS_AT_ONCE + 1):
+        _watch(kept, feed, f"user {number}", "member")
+    work()
+
+    wait_until(lambda: len(kept.reader.asked) >= 3)
+    assert kept.reader.asked[:3] == [MEMBERS_AT_ONCE, MEMBERS_AT_ONCE, 1]
