@@ -28,7 +28,7 @@ MOST_HIGHLIGHTED = 10_000
 MOST_HTML = 500_000
 MOST_HTML_OF_BLOCK = 250_000
 CLEANED_AT_ONCE = 20_000
-SLICE_SECONDS = 0.002
+SLICE_SECONDS = 0.001
 _LINKED = ("http://", "https://", "mailto:")
 _TAGS = {
     *("a", "blockquote", "br", "code", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre"),
@@ -75,8 +75,8 @@ class Patience:
         if spent < SLICE_SECONDS:
             return
         self._spent += spent
-        # A slice that could not be interrupted in time is made up for.
-        self._pause(max(0.0, spent - 2 * SLICE_SECONDS))
+        # As long as it took: another request needs many short turns, and would wait for a slice at each.
+        self._pause(spent)
         self._slice_began = self._clock()
         if self._spent >= self._seconds:
             raise TookTooLong

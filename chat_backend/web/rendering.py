@@ -16,7 +16,7 @@ from chat_backend.domain.errors import TooMany
 from chat_backend.schemas.fields import Wire
 from chat_backend.schemas.message import RENDERED_AS
 from chat_backend.web.auth import current_user
-from chat_backend.web.markdown import Patience, render
+from chat_backend.web.markdown import SLICE_SECONDS, Patience, render
 from chat_backend.web.turns import Turns
 
 TEXT_SECONDS = 0.25
@@ -63,8 +63,10 @@ class Rendered:
         html = self.find(text)
         if html is None:
             # All that is rendered in this process shares the time of one: others' requests wait for a slice at most.
+            patience = patience or self.patience()
             with self._turn:
-                html = render(text, patience or self.patience())
+                html = render(text, patience)
+            time.sleep(min(patience.spent, SLICE_SECONDS))
             self._keep(_key(text), html)
         return html
 
