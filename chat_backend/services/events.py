@@ -15,12 +15,15 @@ from sqlalchemy.orm import Session, selectinload
 
 from chat_backend.domain.cursor import Cursor, tag_of
 from chat_backend.models import ChatSession, LlmJob, Message, SessionEvent
-from chat_backend.models.base import now
+from chat_backend.models.base import byte_length, now
 from chat_backend.models.llm_job import UNFINISHED
 from chat_backend.protocol.envelope import Durable
 from chat_backend.protocol.events import Happening, encode, framed
 
 log = logging.getLogger(__name__)
+
+# What a replay may send at once, and so what it may hold in memory.
+REPLAY_BYTES = 1_048_576
 
 Row = TypeVar("Row", Message, LlmJob)
 
@@ -86,8 +89,9 @@ def can_replay(session: Session, session_id: UUID, since: int, current: int, *, 
 
 
 def after(session: Session, session_id: UUID, since: int, *, limit: int) -> list[Durable]:
-    """Return the events after an offset as frames, at most `limit`, messages and jobs as they are now.
+    """Return the events after an offset as frames, messages and jobs as they are now.
 
+    At most `limit` and, beyond the first, REPLAY_BYTES: what does not fit is neither read nor encoded.
     In the place of an event that can't be read stands a `session_update`, so that offsets stay contiguous.
     """
     chat = session.get(ChatSession, session_id)
@@ -110,10 +114,10 @@ def _read_what_can_be(session: Session, chat: ChatSession, offsets: list[int]) -
             _report(chat.id, offsets[0], type(error).__name__)
             return [_durable(Happening.session(chat), chat.id, offsets[0], now(), tag=None)]
         middle = len(offsets) // 2
-        return [
-            *_read_what_can_be(session, chat, offsets[:middle]),
-            *_read_what_can_be(session, chat, offsets[middle:]),
-        ]
+        first = _read_what_can_be(session, chat, offsets[:middle])
+        if len(first) < middle:
+            return first  # the rest does not fit
+        return [*first, *_read_what_can_be(session, chat, offsets[middle:])]
 
 
 @lru_cache(maxsize=REPORTED_EVENTS)
@@ -125,10 +129,33 @@ def _report(session_id: UUID, offset: int, error: str) -> None:
 
 def _read(session: Session, chat: ChatSession, since: int, limit: int) -> list[Durable]:
     query = select(SessionEvent).where(SessionEvent.session_id == chat.id, SessionEvent.offset > since)
-    found = list(session.scalars(query.order_by(SessionEvent.offset).limit(limit)))
+    found = _readable(session, list(session.scalars(query.order_by(SessionEvent.offset).limit(limit))))
     messages = _by_id(session, Message, (event.message_id for event in found))
     jobs = _by_id(session, LlmJob, (event.job_id for event in found))
-    return [_shown(event, chat, messages, jobs) for event in found]
+    frames: list[Durable] = []
+    size = 0
+    for event in found:
+        frame = _shown(event, chat, messages, jobs)
+        size += len(frame.frame)
+        if frames and size > REPLAY_BYTES:
+            break
+        frames.append(frame)
+    return frames
+
+
+def _readable(session: Session, found: list[SessionEvent]) -> list[SessionEvent]:
+    """Return the first of these events whose messages come to REPLAY_BYTES at most, and one at least."""
+    ids = {event.message_id for event in found if event.message_id is not None}
+    query = select(Message.id, byte_length(Message.content)).where(Message.id.in_(ids))
+    sizes: dict[UUID | None, int] = {}
+    if len(found) > 1 and ids:
+        sizes = {row[0]: row[1] for row in session.execute(query)}
+    total = 0
+    for number, event in enumerate(found):
+        total += sizes.get(event.message_id, 0)
+        if number and total > REPLAY_BYTES:
+            return found[:number]
+    return found
 
 
 def _by_id(session: Session, kind: type[Row], ids: Iterable[UUID | None]) -> dict[UUID, Row]:

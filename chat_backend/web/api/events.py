@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from flask import Blueprint, Flask, Response, current_app, request
 
 from chat_backend.web.turns import end_turn
-from chat_backend.web.websocket.endpoint import admit
+from chat_backend.web.websocket.endpoint import admit, in_turns
 from chat_backend.web.websocket.hub import Hub
 from chat_backend.web.websocket.outbox import StreamOutbox
 
@@ -30,7 +30,7 @@ def stream(session_id: str) -> Response:
         replay = hub.join(feed, connection, since=since)
         entering.callback(hub.leave, feed, connection)
         end_turn()
-        response = Response(outbox.stream(replay), mimetype="text/event-stream", headers=HEADERS)
+        response = Response(outbox.stream(in_turns(replay, connection)), mimetype="text/event-stream", headers=HEADERS)
         # The feed is held for as long as the response lasts, which outlives this function.
         response.call_on_close(entering.pop_all().close)
     return response

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import cast
 from uuid import UUID
@@ -35,7 +35,7 @@ from chat_backend.web.auth import identify_stream
 from chat_backend.web.context import settings
 from chat_backend.web.headers import LOOPBACK
 from chat_backend.web.rate_limits import rate_limits, refusals_counted
-from chat_backend.web.turns import end_turn
+from chat_backend.web.turns import Turns, end_turn
 from chat_backend.web.websocket.connection import (
     CLOSING_SECONDS,
     NO_PARTICIPANT,
@@ -152,6 +152,28 @@ def admit(hub: Hub, session_id: str, outbox: Outbox) -> tuple[Connection, Cursor
     return connection, since
 
 
+def in_turns(replay: Iterator[None], connection: Connection) -> Iterator[None]:
+    """Take a place of the user's concurrency limit for each part of a replay: it costs as much as a request."""
+    turns: Turns = current_app.extensions["turns"]
+
+    def parts() -> Iterator[None]:
+        while True:
+            try:
+                end = turns.take(connection.user.id)
+            except TooMany as error:
+                connection.close(TRY_AGAIN, error.code, error.message)
+                return
+            try:
+                is_over = next(replay, True)
+            finally:
+                end()
+            if is_over:
+                return
+            yield
+
+    return parts()
+
+
 def canonical_id(text: str) -> UUID:
     """Return the id in a path. Raises NotFound for what is none."""
     try:
@@ -179,7 +201,7 @@ def _serve(hub: Hub, connection: Connection, ws: Server, *, since: Cursor | None
         replay = hub.join(feed, connection, since=since)
         end_turn()
         try:
-            for _ in replay:
+            for _ in in_turns(replay, connection):
                 _let_read(connection, ws)
             _listen(connection, ws, dispatch)
         except ConnectionClosed:

@@ -24,7 +24,6 @@ from chat_backend.services.access import READ, enter
 from chat_backend.web.websocket.feed import Feed, Truth
 
 EVENTS_AT_ONCE = 100
-REPLAY_BYTES = 1_048_576
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def _log(session: Session, chat: ChatSession, *, since: Cursor) -> Log:
     cursor = Cursor(chat.last_offset, events.tag_at(session, chat.id, chat.last_offset))
     if not events.can_replay(session, chat.id, since.offset, chat.last_offset, tag=since.tag):
         return Log(cursor)
-    found = list(_bounded(events.after(session, chat.id, since.offset, limit=EVENTS_AT_ONCE)))
+    found = events.after(session, chat.id, since.offset, limit=EVENTS_AT_ONCE)
     shown = events.in_progress(session, chat.id) if found else []
     return Log(cursor, found, [message_shape(message) for message in shown])
 
@@ -154,13 +153,3 @@ def _follows(session: Session, session_id: UUID, known: Cursor, newest: Cursor, 
     if not missed or missed[0].offset != known.offset + 1:
         return False
     return known.tag is None or events.tag_at(session, session_id, known.offset) == known.tag
-
-
-def _bounded(found: Sequence[Durable]) -> Iterator[Durable]:
-    """Return the first of these events: as many as one may send at once, and one at least."""
-    size = 0
-    for event in found:
-        if size and size + len(event.frame) > REPLAY_BYTES:
-            return
-        size += len(event.frame)
-        yield event

@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from chat_backend.bootstrap import Backend, connect
 from chat_backend.config import Settings
 from chat_backend.domain.user import User
-from chat_backend.models import ChatSession, SessionEvent
+from chat_backend.models import ChatSession, Message, SessionEvent
 from chat_backend.models.base import now
 from chat_backend.realtime.connection import client
-from chat_backend.services import chat_sessions
+from chat_backend.services import chat_sessions, messages
+from chat_backend.services.events import REPLAY_BYTES
 from chat_backend.web.websocket.connection import Connection
 from chat_backend.web.websocket.feed import Feed
 from chat_backend.web.websocket.reader import EVENTS_AT_ONCE, Reader
@@ -73,3 +74,22 @@ def test_what_a_feed_has_missed_is_shown_however_much_it_is(backend: Backend, se
 
     assert outbox.closed_with is None
     assert len(outbox.sent) == 1 + 3 * EVENTS_AT_ONCE
+
+
+def test_replay_reads_no_more_than_it_sends(backend: Backend, session_id: UUID) -> None:
+    ann, loaded = User("ann"), []
+    for _ in range(12):
+        with backend.unit_of_work() as uow:
+            messages.send(uow, session_id, ann, content="\N{GRINNING FACE}" * 32_000)
+    reader, feed = Reader(backend, client(backend.settings)), Feed(session_id, typing_seconds=5)
+    listen = (Message, "load", lambda message, _: loaded.append(message))
+
+    event.listen(*listen)
+    try:
+        log = reader.look(feed, ann, since=0)
+    finally:
+        event.remove(*listen)
+
+    assert log.events is not None
+    assert 1 < len(log.events) <= len(loaded) <= 8
+    assert sum(len(shown.frame) for shown in log.events) <= REPLAY_BYTES
