@@ -12,7 +12,7 @@ from chat_backend.domain.strict_json import parse_object, refuse_unstorable
 from chat_backend.domain.trace import current_trace, traced
 from chat_backend.models import LlmJob
 from chat_backend.protocol.commands import read_command
-from chat_backend.protocol.events import error, message_shape, message_update, pong, typing_indicator
+from chat_backend.protocol.events import error, message_shape, message_update, pong
 from chat_backend.services import llm_jobs, messages
 from chat_backend.services.access import WRITE, granted, no_such, session_of
 from chat_backend.services.idempotency import Intent
@@ -73,7 +73,9 @@ class Dispatch:
         if sent.replayed:
             again = message_update(message_shape(sent.message), Action.NEW_MESSAGE)
             self._connection.say(again | {"request_id": request_id, "replayed": True})
-        self._typing = False  # feeds end it when they show the message
+        if self._typing:  # feeds end it when they show the message, but the hub does not know
+            self._typing = False
+            self._tell_typing(False)
 
     def _intent(self, request_id: str, fields: dict[str, Any]) -> Intent:
         kept_seconds = self._backend.settings.idempotency_retention_seconds
@@ -108,7 +110,7 @@ class Dispatch:
 
     def _tell_typing(self, is_typing: bool) -> None:
         connection = self._connection
-        self._hub.tell(connection.session_id, typing_indicator(connection.user.id, is_typing))
+        self._hub.tell_typing(connection.session_id, connection.user.id, is_typing)
 
     def _ping(self, request_id: str | None) -> None:
         self._connection.say(pong(self._connection.offset))

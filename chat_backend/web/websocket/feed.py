@@ -29,6 +29,7 @@ from chat_backend.protocol.events import (
 )
 from chat_backend.web.websocket.connection import NO_SESSION, RESTARTING, Connection
 from chat_backend.web.websocket.frames import Encoded
+from chat_backend.web.websocket.indicators import Indicators
 from chat_backend.web.websocket.reply import Reply
 
 REMEMBERED_EVENTS = 256
@@ -79,6 +80,7 @@ class Feed:
         self._waiters: dict[str, list[Callable[[], None]]] = {}
         self._typing: dict[str, float] = {}
         self._typing_seconds = typing_seconds
+        self._indicators: Indicators[str] = Indicators(typing_seconds)
 
     @property
     def cursor(self) -> Cursor:
@@ -226,12 +228,12 @@ class Feed:
             self._show_to_others(body)
 
     def _typed(self, user_id: str, is_typing: bool) -> None:
-        known = self._typing.pop(user_id, None) is not None
+        self._typing.pop(user_id, None)
         if is_typing:
             self._typing[user_id] = time.monotonic() + self._typing_seconds
-            self.needs_tick = True
-        if is_typing or known:
+        if self._indicators.take(user_id, is_typing):
             self._show_to_others(typing_indicator(user_id, is_typing))
+        self.needs_tick |= bool(self._typing) or self._indicators.waiting
 
     def _show_to_others(self, body: dict[str, Any]) -> None:
         encoded = self._encode(body)
@@ -385,10 +387,12 @@ class Feed:
                     self._show_snapshot(reply)
             for user_id in [user for user, until in self._typing.items() if until <= at]:
                 self._typed(user_id, False)
+            for user_id, is_typing in self._indicators.due():
+                self._show_to_others(typing_indicator(user_id, is_typing))
             for connection in self.connections.values():
                 connection.settle()
                 self.needs_tick |= connection.unsettled
-            self.needs_tick |= bool(self._typing)
+            self.needs_tick |= bool(self._typing) or self._indicators.waiting
 
     def fell_behind(self, cursor: Cursor | None, *, at_once: bool) -> bool:
         """Whether the database's log and this one differ: at once, or since the last look.

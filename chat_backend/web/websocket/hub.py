@@ -19,6 +19,7 @@ from chat_backend.bootstrap import Backend
 from chat_backend.domain.cursor import Cursor
 from chat_backend.domain.errors import ErrorCode, NotFound, Restarting
 from chat_backend.protocol.envelope import Closed, Durable, Envelope, Ephemeral, unpack, unpack_deltas
+from chat_backend.protocol.events import typing_indicator
 from chat_backend.realtime.channels import LIVE_TEXTS, session_channel
 from chat_backend.realtime.connection import client
 from chat_backend.realtime.publisher import Publisher
@@ -27,6 +28,7 @@ from chat_backend.web.websocket.attendance import Attendance, too_many_connectio
 from chat_backend.web.websocket.clock import Clock
 from chat_backend.web.websocket.connection import RESTARTING, Connection
 from chat_backend.web.websocket.feed import Feed
+from chat_backend.web.websocket.indicators import Indicators
 from chat_backend.web.websocket.joining import attach
 from chat_backend.web.websocket.keeper import Keeper
 from chat_backend.web.websocket.reader import Reader
@@ -67,6 +69,7 @@ class Hub:
         self._attendance = Attendance(
             redis, self.settings, process_id=self.id, connections=self._connections, tell=self.tell
         )
+        self._indicators: Indicators[tuple[UUID, str]] = Indicators(self.settings.typing_seconds)
         works = {"clock": self._clock.run, "keeper": self._keeper.run, "teller": self._tell_redis}
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=name, daemon=True) for name, work in works.items()
@@ -139,6 +142,11 @@ class Hub:
         if feed is not None:
             feed.ephemeral(body)
             self._clock.wanted.set()
+
+    def tell_typing(self, session_id: UUID, user_id: str, is_typing: bool) -> None:
+        """Show everyone in a chat session that a user types, or stopped; of many changes only the last, and later."""
+        if self._indicators.take((session_id, user_id), is_typing):
+            self.tell(session_id, typing_indicator(user_id, is_typing))
 
     # Who comes and goes
 
@@ -250,6 +258,8 @@ class Hub:
     def _tell_redis(self, stopping: threading.Event) -> None:
         while not stopping.wait(TELL_SECONDS):
             self._attendance.report()
+            for (session_id, user_id), is_typing in self._indicators.due():
+                self.tell(session_id, typing_indicator(user_id, is_typing))
 
     def shut_down(self) -> None:
         """Close every connection with 1012, so that its client comes back elsewhere; bounded, safe to repeat."""
