@@ -6,6 +6,7 @@ import re
 
 from chat_backend.domain import thoughts
 from chat_backend.domain.prompt import Turn
+from chat_backend.domain.text import cut, is_boundary
 
 TITLE_LENGTH = 60
 TITLE_TOKENS = 40
@@ -25,7 +26,7 @@ _SHOWN = 1000
 
 def task(question: str, reply: str) -> tuple[Turn, ...]:
     """Return the prompt that asks for a title of a conversation that begins so."""
-    return (Turn("user", f"{_TASK}\n\nuser: {question[:_SHOWN]}\n\nassistant: {reply[:_SHOWN]}"),)
+    return (Turn("user", f"{_TASK}\n\nuser: {cut(question, _SHOWN)}\n\nassistant: {cut(reply, _SHOWN)}"),)
 
 
 def from_words(text: str) -> str | None:
@@ -34,9 +35,19 @@ def from_words(text: str) -> str | None:
 
 
 def from_model(text: str) -> str | None:
-    """Return what a model gave as a title, without what models put around one; None where nothing is left."""
-    first = next((line for line in thoughts.without(text).splitlines() if line.strip(_ORNAMENT)), "")
-    return _shortened(_one_line(_LABEL.sub("", first.strip(_ORNAMENT))).strip(_ORNAMENT)) or None
+    """Return the title in a model's answer, without quotes, labels and markup around it; None if nothing is left."""
+    first = next((line for line in map(_bare, thoughts.without(text).splitlines()) if line), "")
+    return _shortened(_bare(_one_line(_LABEL.sub("", first)))) or None
+
+
+def _bare(line: str) -> str:
+    """Strip ornaments from both ends. A sign that carries a mark, such as a keycap, is no ornament."""
+    start, end = 0, len(line)
+    while start < end and line[start] in _ORNAMENT and is_boundary(line, start + 1):
+        start += 1
+    while end > start and line[end - 1] in _ORNAMENT:
+        end -= 1
+    return line[start:end]
 
 
 def _one_line(text: str) -> str:
@@ -46,6 +57,6 @@ def _one_line(text: str) -> str:
 def _shortened(line: str) -> str:
     if len(line) <= TITLE_LENGTH:
         return line
-    words = line[:TITLE_LENGTH].rpartition(" ")[0]
+    words = cut(line, TITLE_LENGTH).rpartition(" ")[0]
     # One endless word is cut where it is.
-    return f"{words if len(words) > TITLE_LENGTH // 2 else line[: TITLE_LENGTH - 1]}\u2026"
+    return f"{words if len(words) > TITLE_LENGTH // 2 else cut(line, TITLE_LENGTH - 1)}\u2026"

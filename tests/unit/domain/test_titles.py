@@ -35,9 +35,28 @@ def test_one_endless_word_is_cut_where_it_is() -> None:
 
 
 @pytest.mark.parametrize(
+    "character",
+    ["\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f1e9\U0001f1ea", "e\u0301", "\u0915\u094d\u0937\u093f"],
+)
+def test_title_is_cut_between_characters(character: str) -> None:
+    for title in (titles.from_words(character * 60), titles.from_model(character * 60)):
+        assert title is not None
+        assert title.endswith("\u2026")
+        assert len(title) <= titles.TITLE_LENGTH
+        assert title[:-1] == character * ((len(title) - 1) // len(character))
+
+
+def test_prompt_for_a_title_is_cut_between_characters() -> None:
+    (turn,) = titles.task("e\u0301" * 1000, "x" + "e\u0301" * 1000)
+
+    assert turn.content.count("e") - turn.content.count("\u0301") == titles.task("", "")[0].content.count("e")
+
+
+@pytest.mark.parametrize(
     ("said", "title"),
     [
         ("Baking bread", "Baking bread"),
+        ("#\ufe0f\u20e3 Numbers", "#\ufe0f\u20e3 Numbers"),
         ('"Baking bread"', "Baking bread"),
         ("**Title: Baking bread**", "Baking bread"),
         ("# Baking bread.\n\nThis title says ...", "Baking bread"),
