@@ -12,6 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import InvalidatePoolError
 
 from chat_backend.domain.strict_json import read_stored
+from chat_backend.domain.text import fold
 
 BUSY_SECONDS = 5
 STATEMENT_SECONDS = 15
@@ -84,12 +85,11 @@ def _configure_sqlite(synchronous: str, connection: Any, record: Any) -> None:
     modes = ("journal_mode=WAL", f"synchronous={synchronous}")
     for pragma in (*modes, "foreign_keys=ON", f"busy_timeout={BUSY_SECONDS * 1000}"):
         connection.execute(f"PRAGMA {pragma}").close()
-    # SQLite's own knows A to Z only.
-    connection.create_function("lower", 1, _lower, deterministic=True)
+    connection.create_function("fold", 1, _fold, deterministic=True)
 
 
-def _lower(text: str | None) -> str | None:
-    return None if text is None else text.lower()
+def _fold(text: str | None) -> str | None:
+    return None if text is None else fold(text)
 
 
 def _begin_sqlite(connection: Any) -> None:

@@ -96,7 +96,8 @@ class SessionQuery(PageQuery):
     is_active = QueryFlag()
     llm_provider = fields.String(validate=PROVIDER)
     title = Text(
-        validate=length(1, limits.TITLE_CHARACTERS), metadata={"description": "A part of the title, in either case."}
+        validate=length(1, limits.TITLE_CHARACTERS),
+        metadata={"description": "A part of the title. Case, width and the form of accents do not matter."},
     )
 
 

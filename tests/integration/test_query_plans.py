@@ -54,6 +54,7 @@ QUERIES: dict[str, Ask] = {
     "sessions, newest first": reading(lambda session, _: chat_sessions.page(session, ANN, Page(descending=True))),
     "sessions after a cursor": reading(lambda session, id: chat_sessions.page(session, ANN, Page(after=str(id)))),
     "sessions by owner": reading(lambda session, _: chat_sessions.page(session, ANN, Page(), user_id="ann")),
+    "sessions by title": reading(lambda session, _: chat_sessions.page(session, ANN, Page(), title="x")),
     "active sessions": reading(lambda session, _: chat_sessions.page(session, ANN, Page(), is_active=True)),
     "messages": reading(lambda session, id: messages.page(session, id, ANN, Page(), before=None)),
     "messages, newest first": reading(

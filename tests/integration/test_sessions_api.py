@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import pytest
@@ -90,6 +91,44 @@ def test_a_list_is_narrowed_by_its_query(rest: Rest, query: str, found: list[str
     listed = rest.get(f"/sessions?{query}").get_json()
 
     assert [session["title"] for session in listed["sessions"]] == found
+
+
+@pytest.mark.parametrize(
+    ("title", "term"),
+    [
+        ("Привет, мир", "ПРИВЕТ"),
+        ("ΟΔΥΣΣΕΥΣ", "οδυσσευς"),
+        ("οδυσσευς", "ΣΕΥΣ"),
+        ("Straße", "STRASSE"),
+        ("İstanbul", "istanbul"),
+        ("Ａｐｐｌｅ", "apple"),
+        ("apple", "ＡＰＰＬＥ"),
+        ("caf\u00e9", "CAFE\u0301"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("ｱｯﾌﾟﾙ", "アップル"),
+        ("如何烤麵包", "烤麵"),
+        ("co\u00adoperate", "cooperate"),
+        ("100% _sure_ C:\\new", "% _s"),
+        ("100% _sure_ C:\\new", "c:\\n"),
+        ("it's", "T'S"),
+    ],
+)
+def test_title_is_found_by_what_reads_the_same(rest: Rest, title: str, term: str) -> None:
+    session_id = rest.new_session(title=title)
+    rest.new_session(title="Other")
+    rest.new_session()
+
+    listed = rest.get(f"/sessions?title={quote(term)}").get_json()
+
+    assert [session["id"] for session in listed["sessions"]] == [session_id]
+    assert listed["total_count"] == 1
+
+
+@pytest.mark.parametrize("term", ["_", "%", "a%e", "e", "\\"])
+def test_title_search_is_literal(rest: Rest, term: str) -> None:
+    rest.new_session(title="caf\u00e9")
+
+    assert rest.get(f"/sessions?title={quote(term)}").get_json()["sessions"] == []
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
