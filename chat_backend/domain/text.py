@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from itertools import takewhile
 
@@ -21,7 +22,7 @@ IGNORED = "\u00ad\u034f\u061c\u200b\u200c\u200d\u200e\u200f\u2060\ufe0e\ufe0f\uf
 # What lower-case letters still differ in: the final sigma, the sharp s, and the dot that a Turkish capital I leaves.
 REPLACED = (("\u03c2", "\u03c3"), ("\u00df", "ss"), ("i\u0307", "i"))
 
-_IGNORE = dict.fromkeys(map(ord, IGNORED))
+_IGNORE = re.compile(f"[{IGNORED}]")
 
 
 def cut(text: str, limit: int) -> str:
@@ -68,7 +69,10 @@ def _is_vowel_or_final(sign: str) -> bool:
 
 def fold(text: str) -> str:
     """Return a text in the form in which texts are compared: compatibility forms, case and invisible signs removed."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(_IGNORE)
+    if text.isascii():
+        return text.lower()
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    folded = _IGNORE.sub("", folded)
     for letter, other in REPLACED:
         folded = folded.replace(letter, other)
     return folded

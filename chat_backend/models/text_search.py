@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import reduce
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement
+from sqlalchemy import Boolean, SQLColumnExpression
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -13,7 +13,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from chat_backend.domain.text import IGNORED, REPLACED
 
 
-class reads(FunctionElement[bool]):  # noqa: N801, it is used as a function
+class reads(FunctionElement[bool]):
     """`reads(column, term)`: true if the column holds the term, both compared as `domain.text.fold` does.
 
     The term is taken literally: it is no pattern. PostgreSQL folds by its own tables, for the column and the term
@@ -23,7 +23,7 @@ class reads(FunctionElement[bool]):  # noqa: N801, it is used as a function
     inherit_cache = True
     type = Boolean()
 
-    def __init__(self, column: ColumnElement[Any], term: str) -> None:
+    def __init__(self, column: SQLColumnExpression[Any], term: str) -> None:
         super().__init__(column, term)
 
 
