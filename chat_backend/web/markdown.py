@@ -1,21 +1,29 @@
 """Markdown as HTML that a page may show: what a model wrote is hostile, and may be shaped to cost time.
 
-Raw HTML is shown as text, images are links, and links lead to http, https and mailto only. Two fences, each enough by
-itself: markdown-it makes no other HTML, and nh3 lets no other pass.
+Raw HTML is shown as text, except line breaks, `<sub>` and `<sup>`. Images are links, and links lead to http, https and
+mailto only. Two fences, each enough by itself: markdown-it makes no other HTML, and nh3 lets no other pass.
+
+Beyond CommonMark and tables: bare http and https addresses are links, list items may be tasks, and emphasis works
+beside Chinese, Japanese and Korean text.
 """
 
 from __future__ import annotations
 
+import re
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import Any
 
 import nh3
 from markdown_it import MarkdownIt
+from markdown_it.parser_inline import ParserInline
 from markdown_it.renderer import RendererHTML, RendererProtocol
 from markdown_it.rules_block import StateBlock
+from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline
+from markdown_it.rules_inline.state_inline import Scanned
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from pygments.lexers import get_lexer_by_name
@@ -32,9 +40,18 @@ SLICE_SECONDS = 0.001
 _LINKED = ("http://", "https://", "mailto:")
 _TAGS = {
     *("a", "blockquote", "br", "code", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre"),
-    *("s", "span", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"),
+    *("s", "span", "strong", "sub", "sup", "table", "tbody", "td", "th", "thead", "tr", "ul"),
 }
 _CLASSES = {name for name in STANDARD_TYPES.values() if name}
+# Models write these tags where Markdown has no other way. A space or a slash ends the name, as in HTML.
+_BREAK = re.compile(r"</?br(?:[\s/][^<>]{0,100})?>", re.IGNORECASE)
+_RAISED = re.compile(r"<(su[bp])>(.{1,200}?)</\1>", re.IGNORECASE)
+_TASK = re.compile(r"\[([ xX])\](?=\s)")
+_BOX = {" ": "\u2610", "x": "\u2611"}
+_SCHEME = re.compile(r"(?<![A-Za-z0-9])https?\Z", re.IGNORECASE)
+_BRACKETS = {"(": ")", "[": "]", "{": "}"}
+# They end a sentence or mark up a text more often than they end an address.
+_TRAILING = "?!.,:;*_~'"
 _ALIGNED = {"text-align:left": "left", "text-align:center": "center", "text-align:right": "right"}
 # Each was tried with 47 hostile texts, and took little time for any one word. (ini took seconds.)
 _LANGUAGES = {
@@ -125,15 +142,44 @@ def _clean(html: str) -> str:
         html,
         tags=_TAGS,
         attributes={"a": {"href", "title"}, "code": {"data-language"}, "ol": {"start"}},
-        allowed_classes={"span": _CLASSES, "th": set(_ALIGNED.values()), "td": set(_ALIGNED.values())},
+        allowed_classes={"span": _CLASSES, "li": {"task"}, "th": set(_ALIGNED.values()), "td": set(_ALIGNED.values())},
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer nofollow",
         set_tag_attribute_values={"a": {"target": "_blank"}},
     )
 
 
+class _InlineState(StateInline):
+    """Text that is parsed, with emphasis beside Chinese, Japanese and Korean."""
+
+    def scanDelims(self, start: int, canSplitWord: bool) -> Scanned:
+        """Say whether markers open or close emphasis.
+
+        CommonMark wants a space between a punctuation mark inside and a letter outside. These languages have none
+        there, so a mark of theirs counts as a letter, and a letter of theirs as a space. `_` keeps its rules.
+        """
+        scanned = super().scanDelims(start, canSplitWord)
+        end = start + scanned.length
+        before = self.src[start - 1] if start else " "
+        after = self.src[end] if end < self.posMax else " "
+        if not canSplitWord or not (_is_cjk(before) or _is_cjk(after)):
+            return scanned
+        return Scanned(not after.isspace(), not before.isspace(), scanned.length)
+
+
+class _InlineParser(ParserInline):
+    def parse(self, src: str, md: MarkdownIt, env: EnvType, tokens: list[Token]) -> list[Token]:
+        state = _InlineState(src, md, env, tokens)
+        self.tokenize(state)
+        for rule in self.ruler2.getRules(""):
+            rule(state)
+        return state.tokens
+
+
 def _markdown() -> MarkdownIt:
-    parser = MarkdownIt("commonmark", {"html": False, "breaks": True}, renderer_cls=_Renderer)
+    parser = MarkdownIt(renderer_cls=_Renderer)
+    parser.inline = _InlineParser()
+    parser.configure("commonmark", {"html": False, "breaks": True})
     parser.enable(["table", "strikethrough"]).disable(["image", "html_block", "html_inline"])
     parser.validateLink = lambda url: url.lower().startswith(_LINKED)  # type: ignore[method-assign]
     # The first rules of all are asked at every block, within most at every line, and at every sign: there we look at
@@ -143,6 +189,10 @@ def _markdown() -> MarkdownIt:
     parser.inline.ruler.before("text", "patience", _patience_of_signs)
     for step in ("balance_pairs", "strikethrough", "emphasis", "fragments_join"):
         parser.inline.ruler2.before(step, f"patience before {step}", _patience_of_line)
+    parser.inline.ruler.at("linkify", _bare_link)
+    parser.inline.ruler.enable("linkify")
+    parser.inline.ruler.after("autolink", "harmless tags", _harmless_tag)
+    parser.core.ruler.push("tasks", _tasks)
     for name, rule in {"fence": _code, "code_block": _code, "th_open": _cell, "td_open": _cell}.items():
         parser.add_render_rule(name, rule)
     return parser
@@ -172,6 +222,91 @@ def _patience_of_signs(state: StateInline, silent: bool) -> bool:
 
 def _patience_of_line(state: StateInline) -> None:
     state.env["patience"].check()
+
+
+def _bare_link(state: StateInline, silent: bool) -> bool:
+    """Make a link of an http or https address as it is written in a text; called at its colon."""
+    if state.linkLevel or not state.src.startswith("://", state.pos):
+        return False
+    scheme = _SCHEME.search(state.src[max(state.pos - 6, 0) : state.pos])
+    # Silent, the parser only measures how far it goes, and has gathered no text.
+    if scheme is None or not (silent or state.pending.endswith(scheme.group())):
+        return False
+    end = _end_of_address(state.src, state.pos + 3, state.posMax)
+    address = scheme.group() + state.src[state.pos : end]
+    href = state.md.normalizeLink(address)
+    if not any(map(str.isalnum, address[len(scheme.group()) :])) or not state.md.validateLink(href):
+        return False
+    if not silent:
+        state.pending = state.pending[: -len(scheme.group())]
+        state.push("link_open", "a", 1).attrs = {"href": href}
+        state.push("text", "", 0).content = address
+        state.push("link_close", "a", -1)
+    state.pos = end
+    return True
+
+
+def _end_of_address(text: str, start: int, limit: int) -> int:
+    """Return where an address ends: before a closing bracket, and before all but letters outside ASCII."""
+    end, open_brackets = start, list[tuple[str, int]]()
+    while end < limit:
+        sign = text[end]
+        if not _is_of_address(sign) or text.startswith(("**", "~~"), end):
+            break
+        if sign in _BRACKETS:
+            open_brackets.append((_BRACKETS[sign], end))
+        elif sign in _BRACKETS.values() and (not open_brackets or open_brackets.pop()[0] != sign):
+            break
+        end += 1
+    # What an address opens it closes.
+    end = open_brackets[0][1] if open_brackets else end
+    while end > start and text[end - 1] in _TRAILING:
+        end -= 1
+    return end
+
+
+def _is_of_address(sign: str) -> bool:
+    if sign.isascii():
+        return sign > " " and sign not in '<>"`\\^|\x7f'
+    return unicodedata.category(sign)[0] in "LMN"
+
+
+def _harmless_tag(state: StateInline, silent: bool) -> bool:
+    """Make a line break of `<br>` in any spelling, and `<sub>` and `<sup>` of what they enclose."""
+    if state.src[state.pos] != "<":
+        return False
+    if found := _BREAK.match(state.src, state.pos, state.posMax):
+        if not silent:
+            state.push("hardbreak", "br", 0)
+        state.pos = found.end()
+        return True
+    found = _RAISED.match(state.src, state.pos, state.posMax)
+    if found is None:
+        return False
+    if not silent:
+        limit, tag = state.posMax, found.group(1).lower()
+        state.push(f"{tag}_open", tag, 1)
+        state.pos, state.posMax = found.span(2)
+        state.md.inline.tokenize(state)
+        state.posMax = limit
+        state.push(f"{tag}_close", tag, -1)
+    state.pos = found.end()
+    return True
+
+
+def _is_cjk(sign: str) -> bool:
+    return unicodedata.east_asian_width(sign) in ("W", "F", "H") and unicodedata.category(sign) not in ("So", "Sk")
+
+
+def _tasks(state: StateCore) -> None:
+    """Show `[ ]` and `[x]` at the beginning of a list item as a box."""
+    for item, paragraph, content in zip(state.tokens, state.tokens[1:], state.tokens[2:], strict=False):
+        if (item.type, paragraph.type, content.type) != ("list_item_open", "paragraph_open", "inline"):
+            continue
+        first = content.children[0] if content.children else None
+        if first and first.type == "text" and (found := _TASK.match(first.content)):
+            first.content = _BOX[found.group(1).lower()] + first.content[found.end() :]
+            item.attrSet("class", "task")
 
 
 def _cell(renderer: RendererProtocol, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:
