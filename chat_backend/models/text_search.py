@@ -12,12 +12,15 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from chat_backend.domain.text import IGNORED, REPLACED
 
+# The first PostgreSQL with `casefold` and a collation that knows all letters whatever the database's locale.
+_CASEFOLD_SINCE = (18,)
+
 
 class reads(FunctionElement[bool]):
     """`reads(column, term)`: true if the column holds the term, both compared as `domain.text.fold` does.
 
-    The term is taken literally: it is no pattern. PostgreSQL folds by its own tables, for the column and the term
-    alike; letters outside ASCII need a database whose `LC_CTYPE` is a UTF-8 locale.
+    The term is taken literally: it is no pattern. PostgreSQL folds by its own tables, the column and the term alike.
+    Before version 18 it lowers letters outside ASCII only if `LC_CTYPE` of the database is a UTF-8 locale.
     """
 
     inherit_cache = True
@@ -36,11 +39,15 @@ def _in_sqlite(element: reads, compiler: SQLCompiler, **options: Any) -> str:
 
 @compiles(reads, "postgresql")
 def _in_postgresql(element: reads, compiler: SQLCompiler, **options: Any) -> str:
-    column, term = (_folded(compiler.process(clause, **options)) for clause in element.clauses)
+    can_fold = (compiler.dialect.server_version_info or (0,)) >= _CASEFOLD_SINCE
+    column, term = (_folded(compiler.process(clause, **options), can_fold) for clause in element.clauses)
     return f"strpos({column}, {term}) > 0"
 
 
-def _folded(text: str) -> str:
-    lowered = f"normalize(lower(normalize({text}, NFKC)), NFKC)"
-    replaced = reduce(lambda done, pair: f"replace({done}, '{pair[0]}', '{pair[1]}')", REPLACED, lowered)
+def _folded(text: str, can_fold: bool) -> str:
+    normal = f"normalize({text}, NFKC)"
+    small = f'casefold({normal} COLLATE "pg_unicode_fast")' if can_fold else f"lower({normal})"
+    replaced = reduce(
+        lambda done, pair: f"replace({done}, '{pair[0]}', '{pair[1]}')", REPLACED, f"normalize({small}, NFKC)"
+    )
     return f"translate({replaced}, '{IGNORED}', '')"
