@@ -39,7 +39,7 @@ export function remember(name, text, storage = "localStorage") {
 export function userName() {
   const named = new URLSearchParams(location.search).get("user");
   // A header can't hold control characters.
-  const name = (named || recall(NAME, "sessionStorage") || recall(NAME) || "").replace(/\p{Cc}/gu, "").trim();
+  const name = (named || recall(NAME, "sessionStorage") || recall(NAME) || "").replace(/\p{Cc}/gu, "").trim().normalize("NFC");
   return name || DEFAULT_USER;
 }
 
@@ -102,13 +102,13 @@ export function keepModel(choice) {
 
 // What is written
 
-/** Return what was written and not sent, of one user in one chat. */
+/** Return what was written in this window and not sent, of one user in one chat. Each window has a draft of its own. */
 export function draft(user, sessionId) {
-  return recall(draftName(user, sessionId)) ?? "";
+  return recall(draftName(user, sessionId), "sessionStorage") ?? "";
 }
 
 export function keepDraft(user, sessionId, text) {
-  remember(draftName(user, sessionId), text || null);
+  remember(draftName(user, sessionId), text || null, "sessionStorage");
 }
 
 function draftName(user, sessionId) {
