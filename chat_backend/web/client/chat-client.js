@@ -16,6 +16,8 @@ const BACKOFF_BASE_SECONDS = 0.5;
 const BACKOFF_CAP_SECONDS = 15;
 const PING_SECONDS = 20;
 const SILENCE_SECONDS = 10;
+/** How long a connection may be silent when its page has just become visible. */
+const AWAKE_SECONDS = 2;
 /** How long connecting may take, until the greeting. */
 const GREETING_SECONDS = 20;
 /** How long a REST answer may take: more than a request may wait for a reply. */
@@ -230,6 +232,15 @@ export class LiveSession extends EventTarget {
   /** Come back at once instead of after the pause; for when the network is known to be there again. */
   retryNow() {
     if (this.state === "waiting") this.#connect();
+  }
+
+  /** Ask at once whether the connection is alive, and connect anew if nothing is heard: the page may have been asleep. */
+  lookAgain() {
+    if (this.state === "closed") return;
+    if (this.state === "waiting") return this.#connect();
+    const askedAt = Date.now();
+    this.#say({ type: "ping" });
+    this.#after(AWAKE_SECONDS, "ping", () => (this.#heardAt < askedAt ? this.#connect() : this.#watch()));
   }
 
   /** Send a message and ask for the reply; it goes on being sent until the server has said yes or no. One too long is refused here. */

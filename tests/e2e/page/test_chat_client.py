@@ -280,6 +280,27 @@ def test_a_connection_that_is_never_greeted_is_given_up(client: Client) -> None:
     assert count == 2
 
 
+def test_connection_that_died_asleep_is_replaced_on_waking(client: Client) -> None:
+    state = client.run(
+        """
+      const real = WebSocket;
+      const sockets = [];
+      globalThis.WebSocket = function (url) { return sockets[sockets.push(new real(url)) - 1]; };
+      live.open();
+      await until(() => live.state === "live");
+      sockets[0].onmessage = null;
+      live.lookAgain();
+      await until(() => sockets.length === 2 && live.state === "live");
+      live.lookAgain();
+      await until(() => sockets.length === 2);
+      await live.api.get("/stats");
+      return [live.state, sockets.length];
+    """
+    )
+
+    assert state == ["live", 2]
+
+
 def test_one_refused_ticket_is_no_farewell_but_two_are(client: Client) -> None:
     told = client.run(
         PRETENDED
