@@ -4,7 +4,7 @@ import { askForToken, showAccount } from "./account.js";
 import { ChatApi, devIdentity, LiveSession, newId, tokenIdentity } from "./chat-client.js";
 import { Conversation } from "./conversation.js";
 import { h, hasFocus, icon, iconButton, setAttribute } from "./dom.js";
-import { loadLanguage, reasonOf, t } from "./i18n.js";
+import { cutText, loadLanguage, reasonOf, t } from "./i18n.js";
 import { Catalogue } from "./model-picker.js";
 import { installNotices, notify } from "./notices.js";
 import { showPeople } from "./people.js";
@@ -58,7 +58,10 @@ class App {
     const veil = h("div", { class: "veil", onclick: () => this.#openMenu(false) });
     document.body.append(skip, this.sidebar, veil, this.main);
     addEventListener("hashchange", () => this.#show());
-    addEventListener("online", () => this.#shown?.live?.retryNow());
+    const look = () => this.#shown?.live?.lookAgain();
+    for (const name of ["online", "offline", "focus"]) addEventListener(name, look);
+    addEventListener("pageshow", ({ persisted }) => persisted && look());
+    document.addEventListener("visibilitychange", () => document.hidden || look());
     addEventListener("keydown", (event) => this.#pressed(event));
     NARROW.addEventListener("change", () => this.#openMenu(false));
     this.list.start();
@@ -263,7 +266,7 @@ class App {
   // The keyboard, and the menu of narrow windows
 
   #pressed(event) {
-    if ((event.ctrlKey || event.metaKey) && event.key === "k") {
+    if (isSearchKey(event)) {
       event.preventDefault();
       if (document.querySelector("dialog[open]")) return;
       this.#openMenu(true);
@@ -297,8 +300,15 @@ class App {
 
 /** Return the first words of a message, for a title. */
 function titleOf(text) {
-  const line = [...text.trim().split("\n", 1)[0]];
-  return line.length <= TITLE_CHARACTERS ? line.join("") : `${line.slice(0, TITLE_CHARACTERS).join("").replace(/\s+\S*$/, "")} …`;
+  const line = text.trim().split("\n", 1)[0];
+  const kept = cutText(line, TITLE_CHARACTERS);
+  return kept === line ? line : `${kept.replace(/\s+\S*$/, "")} …`;
+}
+
+/** Whether a key is Ctrl+K or Cmd+K: by its letter, or by its place where the layout has no Latin letters. */
+function isSearchKey({ key = "", code, ctrlKey, metaKey, altKey, shiftKey }) {
+  const isK = /^[a-z]$/i.test(key) ? key.toLowerCase() === "k" : code === "KeyK";
+  return isK && (ctrlKey || metaKey) && !altKey && !shiftKey;
 }
 
 /** Say why something could not be had, with a way to ask again. */

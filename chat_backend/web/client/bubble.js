@@ -1,10 +1,12 @@
 /** One message on the page. Text on its way is shown as text; once it is complete, as the server has rendered it. */
 
 import { h, icon, iconButton, replaceKeepingFocus, setAttribute, showRendered } from "./dom.js";
-import { duration, number, reasonOf, sentence, t, time } from "./i18n.js";
+import { duration, fullTime, number, reasonOf, sentence, t, time } from "./i18n.js";
 import { notify, speak } from "./notices.js";
 
 const COPIED_SECONDS = 1.5;
+// Why a model stopped before it was done, by the reason that the server stores.
+const ENDED_EARLY = { length: "replyCut", content_filter: "replyFiltered" };
 
 export class Bubble {
   #text = null;
@@ -21,7 +23,7 @@ export class Bubble {
     this.element = h(
       "article",
       { class: "message", "data-id": message.id, "data-role": message.role, "data-mine": isMine },
-      h("header", {}, h("span", { class: "who" }, whoWrote(message, isMine)), timeOf(message)),
+      h("header", {}, h("span", { class: "who", dir: "auto" }, whoWrote(message, isMine)), timeOf(message)),
       this.body,
       this.note,
       h("footer", {}, this.facts, this.buttons),
@@ -59,7 +61,8 @@ export class Bubble {
 
   /** Append what has come of a reply. */
   append(added) {
-    if (this.#text === null) return this.update(this.message, null);
+    // A browser that translates the page may have put another node in the place of ours.
+    if (!this.#text?.isConnected) return this.update(this.message, null);
     this.#text.appendData(added);
     if (!this.note.hidden) this.#say("");
     this.element.dataset.status = "streaming";
@@ -72,6 +75,7 @@ export class Bubble {
       this.#text = null;
       showRendered(this.body, html);
       this.#dressCode();
+      this.#setDirections();
     } else if (this.#text?.data !== message.content) {
       this.#text = document.createTextNode(message.content);
       this.body.replaceChildren(this.#text);
@@ -94,12 +98,18 @@ export class Bubble {
     }
   }
 
+  /** Let each block run in the direction of its own words, and code from left to right. */
+  #setDirections() {
+    for (const code of this.body.querySelectorAll("code")) Object.assign(code, { dir: "ltr", translate: false });
+    for (const block of this.body.children) block.dir = block.matches(".code-block") ? "ltr" : "auto";
+  }
+
   #showNote(message, job) {
     this.note.classList.toggle("fault", message.status === "failed");
     if (message.status === "failed") this.#say(t("failed", { reason: whyFailed(message, job) }));
     else if (message.status === "cancelled") this.#say(t("cancelled"));
     else if (message.is_streaming && !message.content) this.#say(waitingFor(message, job), { dots: true });
-    else this.#say("");
+    else this.#say(howItEnded(message));
   }
 
   #say(text, { dots = false } = {}) {
@@ -152,7 +162,7 @@ function whoWrote(message, isMine) {
 }
 
 function timeOf(message) {
-  return h("time", { datetime: message.created_at, title: new Date(message.created_at).toLocaleString() }, time(message.created_at));
+  return h("time", { datetime: message.created_at, title: fullTime(message.created_at) }, time(message.created_at));
 }
 
 function waitingFor(message, job) {
@@ -160,6 +170,13 @@ function waitingFor(message, job) {
   // Who comes late knows no job; but a reply in its first or later attempt is being asked for.
   const isAsked = job ? job.status === "running" : message.attempt > 0;
   return t(isAsked ? "waitingForModel" : "waitingForWorker");
+}
+
+/** Return what a reader must know about a complete reply: that it is empty, was cut off or filtered. */
+export function howItEnded({ role, status, content, metadata }) {
+  if (role !== "assistant" || status !== "complete") return "";
+  const reasons = [content.trim() ? null : "replyEmpty", ENDED_EARLY[metadata.finish_reason]];
+  return reasons.filter(Boolean).map((name) => t(name)).join(" ");
 }
 
 function whyFailed(message, job) {

@@ -1,9 +1,9 @@
 /** A chat session on the page: its messages as they come, who is here, and where to write. */
 
-import { Bubble, unsentBubble } from "./bubble.js";
+import { Bubble, howItEnded, unsentBubble } from "./bubble.js";
 import { Composer } from "./composer.js";
 import { h, hasFocus, icon, iconButton } from "./dom.js";
-import { reasonOf, t } from "./i18n.js";
+import { cutText, firstSign, reasonOf, t } from "./i18n.js";
 import { notify, speak } from "./notices.js";
 
 const NEAR_PIXELS = 120;
@@ -70,7 +70,7 @@ export class Conversation {
 
   #build(draft) {
     const { live, told } = this;
-    this.title = h("h1", {});
+    this.title = h("h1", { dir: "auto" });
     this.model = h("span", {});
     this.providerIcon = h("span", { class: "provider-icon", "aria-hidden": "true" });
     this.faces = h("button", { type: "button", class: "faces", onclick: () => told.people() });
@@ -256,11 +256,11 @@ export class Conversation {
   }
 
   #speakOf(message, action) {
-    if (action in SPOKEN) return speak(t(SPOKEN[action]));
+    if (action in SPOKEN) return speak(howItEnded(message) || t(SPOKEN[action]));
     if (action !== "new_message") return;
     if (message.role === "assistant") speak(t("answerBegins"));
     else if (message.user_id !== this.live.userId) {
-      speak(t("messageFrom", { user: message.user_id ?? "", text: [...message.content].slice(0, MOST_SPOKEN).join("") }));
+      speak(t("messageFrom", { user: message.user_id ?? "", text: cutText(message.content, MOST_SPOKEN) }));
     }
   }
 
@@ -322,5 +322,5 @@ export class Conversation {
 /** A user as a coloured letter. */
 export function face(user) {
   const hue = [...user].reduce((sum, sign) => (sum * 31 + sign.codePointAt(0)) % 8, 7);
-  return h("span", { class: "face", "data-hue": String(hue), title: user, "aria-hidden": "true" }, [...user][0].toUpperCase());
+  return h("span", { class: "face", "data-hue": String(hue), title: user, "aria-hidden": "true" }, firstSign(user).toUpperCase());
 }

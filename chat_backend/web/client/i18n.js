@@ -12,12 +12,30 @@ let locale = "en";
 
 /** Load the language that was chosen, else the first of the browser's that there is. */
 export async function loadLanguage() {
-  const wanted = [recall(KEPT_AS), ...navigator.languages.map((name) => name.slice(0, 2))];
-  language = wanted.find((name) => name in LANGUAGES) ?? "en";
+  const locales = browserLocales();
+  const wanted = [recall(KEPT_AS), ...locales.map(languageOf)];
+  language = wanted.find((name) => Object.hasOwn(LANGUAGES, name ?? "")) ?? "en";
   if (language !== "en") words = { ...english, ...(await import(`./languages/${language}.js`)).default };
   // Times and numbers as they are written where the reader is: en-GB is not en-US.
-  locale = navigator.languages.find((name) => name.startsWith(language)) ?? language;
+  locale = locales.find((name) => languageOf(name) === language) ?? language;
   document.documentElement.lang = language;
+}
+
+/** Return the browser's locales that Intl takes. Some systems name one `C` or `en_US@posix`, some name none. */
+function browserLocales() {
+  const named = navigator.languages?.length ? navigator.languages : [navigator.language];
+  const cleaned = named.map((name) => String(name ?? "").split(/[.@]/)[0].replaceAll("_", "-"));
+  return cleaned.filter((name) => {
+    try {
+      return Intl.DateTimeFormat.supportedLocalesOf(name).length > 0;
+    } catch {
+      return false;
+    }
+  });
+}
+
+function languageOf(name) {
+  return name.split("-")[0].toLowerCase();
 }
 
 export function currentLanguage() {
@@ -54,17 +72,60 @@ export function number(value) {
 /** Return milliseconds as seconds for people. */
 export function duration(milliseconds) {
   const digits = milliseconds < 10_000 ? 1 : 0;
-  return t("seconds", { seconds: (milliseconds / 1000).toFixed(digits).replace(".", decimalSign()) });
+  const format = new Intl.NumberFormat(locale, { minimumFractionDigits: digits, maximumFractionDigits: digits, useGrouping: false });
+  return t("seconds", { seconds: format.format(milliseconds / 1000) });
 }
 
-function decimalSign() {
-  return new Intl.NumberFormat(locale).format(0.5)[1];
-}
-
-/** Return a time of day, with the date where it was not today. */
+/** Return a time of day, with the date if it was not today, the year if it was another, and the zone if the clock changed. */
 export function time(text) {
   const at = new Date(text);
-  const isToday = at.toDateString() === new Date().toDateString();
-  const date = isToday ? {} : { day: "numeric", month: "short" };
-  return new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", ...date }).format(at);
+  const now = new Date();
+  const shown = { hour: "2-digit", minute: "2-digit" };
+  if (at.toDateString() !== now.toDateString()) Object.assign(shown, { day: "numeric", month: "short" });
+  if (at.getFullYear() !== now.getFullYear()) shown.year = "numeric";
+  if (isNearClockChange(at)) shown.timeZoneName = "short";
+  return new Intl.DateTimeFormat(locale, shown).format(at);
+}
+
+/** Return a time of day if it was today, else the date. */
+export function timeOrDate(text) {
+  const at = new Date(text);
+  const now = new Date();
+  if (at.toDateString() === now.toDateString()) return time(text);
+  const year = at.getFullYear() === now.getFullYear() ? {} : { year: "numeric" };
+  return new Intl.DateTimeFormat(locale, { day: "numeric", month: "short", ...year }).format(at);
+}
+
+/** Return a date and time in full, with the zone. */
+export function fullTime(text) {
+  return new Intl.DateTimeFormat(locale, { dateStyle: "full", timeStyle: "long" }).format(new Date(text));
+}
+
+/** Whether the clock is turned within the hour: in autumn two hours have the same name. */
+function isNearClockChange(at) {
+  const offset = at.getTimezoneOffset();
+  return [-3_600_000, 3_600_000].some((step) => new Date(at.getTime() + step).getTimezoneOffset() !== offset);
+}
+
+/** Return the longest beginning of at most `limit` code points that splits nothing which a reader sees as one sign. */
+export function cutText(text, limit) {
+  let end = 0;
+  let count = 0;
+  for (const sign of signsOf(text)) {
+    count += [...sign].length;
+    if (count > limit) break;
+    end += sign.length;
+  }
+  return end || !text ? text.slice(0, end) : [...text].slice(0, limit).join("");
+}
+
+/** Return the first sign of a text as a reader sees it. */
+export function firstSign(text) {
+  for (const sign of signsOf(text)) return sign;
+  return "";
+}
+
+function* signsOf(text) {
+  if (!Intl.Segmenter) return yield* text;
+  for (const { segment } of new Intl.Segmenter("en", { granularity: "grapheme" }).segment(text)) yield segment;
 }

@@ -1,7 +1,7 @@
 /** The list of chats: search as you type, active or archived, and more on request. */
 
 import { h, hasFocus, icon, iconButton, setAttribute } from "./dom.js";
-import { reasonOf, t, time } from "./i18n.js";
+import { reasonOf, t, timeOrDate } from "./i18n.js";
 
 const PAGE_SIZE = 50;
 const MOST_AT_ONCE = 200;
@@ -209,7 +209,7 @@ class Item {
     setAttribute(this.icon, "aria-label", session.llm_provider);
     this.title.textContent = title;
     this.title.title = title;
-    this.when.textContent = time(session.updated_at);
+    this.when.textContent = timeOrDate(session.updated_at);
     setAttribute(this.link, "aria-current", isChosen && "page");
     this.settings.title = `${t("chatSettings")}: ${title}`;
     setAttribute(this.settings, "aria-label", this.settings.title);

@@ -504,3 +504,206 @@ def test_who_is_here_is_shown_while_a_chat_is_open_and_asked_for_once(new_window
     assert not [url for url in asked if url.endswith("/participants")]
     window.page.evaluate("location.hash = '#/'")
     expect(window.page.get_by_role("dialog")).not_to_be_visible()
+
+
+# Every language, layout and locale
+
+# Any text as the server renders it, in place of what the stub says.
+RENDERED = re.compile(r"/messages/[^/]*\?render=html")
+
+
+def test_reply_says_why_it_ended_early(new_window: OpenWindow) -> None:
+    cut, filtered = "The answer was cut off: it reached the token limit.", "cut off by the provider's content filter."
+    notes = {
+        "stub:tokens=3,finish=length": cut,
+        "stub:tokens=3,finish=content_filter": f"The answer was {filtered}",
+        "stub:tokens=0,finish=content_filter": f"The model wrote no text. The answer was {filtered}",
+    }
+    window = new_window().open(user=new_user())
+
+    for script, note in notes.items():
+        window.begin("Hello", model=script)
+        expect(window.reply().locator(".note")).to_have_text(note)
+        expect(window.page.locator(".heard-only")).to_have_text(note)
+        window.page.get_by_role("button", name="New chat").click()
+    window.begin("Hello", model=QUICK)
+
+    window.wait_for_text(expected_text("q", 5))
+    expect(window.reply().locator(".note")).to_be_hidden()
+
+
+def i18n(window: Window, script: str, argument: Any = None) -> Any:
+    """Run a script over the page's module for words, times and signs."""
+    return window.run(f"async (given) => {{ const i18n = await import('/client/i18n.js'); {script} }}", argument)
+
+
+def test_time_says_the_year_and_which_of_two_hours(new_window: OpenWindow) -> None:
+    window = new_window(timezone_id="Europe/Berlin").open(user=new_user())
+
+    first, second, other = i18n(
+        window,
+        "return given.map((text) => i18n.time(text))",
+        # The clock goes back at 01:00 UTC: 02:30 comes twice.
+        ["2024-10-27T00:30:00Z", "2024-10-27T01:30:00Z", "2024-11-05T12:00:00Z"],
+    )
+
+    assert all("2024" in text for text in (first, second, other))
+    assert first.startswith(second[:16])
+    assert first != second
+    year_is_new = "const now = new Date(); return i18n.time(new Date(now.getFullYear(), 0, 1, 12).toISOString());"
+    assert not re.search(r"20\d\d", i18n(window, year_is_new))
+
+
+def test_page_works_with_any_locale(new_window: OpenWindow) -> None:
+    window = new_window()
+    odd = "Object.defineProperty(navigator, 'languages', { value: %s, configurable: true });"
+    window.page.add_init_script(odd % "['en-US@posix']")
+    window.open(user=new_user()).begin("Hello", model=QUICK)
+    window.wait_for_text(expected_text("q", 5))
+    expect(window.reply().locator("time")).to_have_text(re.compile(r"\d:\d\d"))
+
+    shown = i18n(
+        window,
+        """const shown = [];
+        for (const languages of given) {
+          Object.defineProperty(navigator, "languages", { value: languages ?? undefined, configurable: true });
+          Object.defineProperty(navigator, "language", { value: languages?.[0], configurable: true });
+          await i18n.loadLanguage();
+          const facts = [i18n.duration(1500), i18n.number(1), i18n.t("tokens", { count: 2 })];
+          i18n.time("2024-11-05T12:00:00Z");
+          i18n.fullTime("2024-11-05T12:00:00Z");
+          shown.push([i18n.currentLanguage(), ...facts].join(" "));
+        }
+        return shown;""",
+        [["C"], ["POSIX"], ["en_US.UTF-8"], ["", "fil-PH"], ["constructor"], [], None, ["ru_RU.UTF-8"]],
+    )
+
+    assert shown == ["en 1.5 s 1 2 tokens"] * 7 + ["ru 1,5 с 1 2 токена"]
+
+
+def test_texts_are_cut_between_characters(new_window: OpenWindow) -> None:
+    window = new_window().open(user=new_user())
+    family, flag = "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f1e9\U0001f1ea"
+
+    cut = i18n(
+        window, "return given.map((text) => i18n.cutText(text, 12))", [family * 9, flag * 9, "e\u0301" * 9, "abc"]
+    )
+
+    assert cut == [family * 2, flag * 6, "e\u0301" * 6, "abc"]
+    assert i18n(window, "return i18n.firstSign(given)", family + "x") == family
+
+
+def test_search_key_works_on_any_layout(new_window: OpenWindow) -> None:
+    window = new_window().open(user=new_user())
+    expect(window.field).to_be_focused()
+
+    found = window.run(
+        """(keys) => keys.filter(([key, code]) => {
+          document.querySelector("#composer-field").focus();
+          const event = new KeyboardEvent("keydown", { key, code, ctrlKey: true, bubbles: true, cancelable: true });
+          document.activeElement.dispatchEvent(event);
+          return event.defaultPrevented && document.activeElement.type === "search";
+        }).map(([key]) => key)""",
+        # With Caps Lock, of Cyrillic, Hebrew and Greek layouts, and of Dvorak, which has another letter in that place.
+        [("k", "KeyK"), ("K", "KeyK"), ("л", "KeyK"), ("ל", "KeyK"), ("κ", "KeyK"), ("k", "KeyV"), ("t", "KeyK")],
+    )
+
+    assert found == ["k", "K", "л", "ל", "κ", "k"]
+    # A browser that fills in a form sends an event without a key.
+    window.run("() => document.dispatchEvent(new Event('keydown'))")
+
+
+def test_translated_text_goes_on_growing(new_window: OpenWindow) -> None:
+    window = new_window().open(user=new_user())
+    window.begin("Hello", model="stub:tokens=100,delay=0.05,tag=t")
+    expect(window.reply().locator(".text")).to_contain_text("t.3 ")
+
+    # What browsers do that translate a page: another element in the place of a text node.
+    before, after, status = window.run(
+        """async () => {
+          const reply = document.querySelector("article[data-role=assistant]");
+          const text = reply.querySelector(".text");
+          const font = document.createElement("font");
+          font.textContent = text.textContent;
+          text.replaceChildren(font);
+          const before = text.textContent;
+          while (text.textContent === before) await new Promise((resolve) => setTimeout(resolve, 10));
+          return [before, text.textContent, reply.dataset.status];
+        }"""
+    )
+
+    assert status == "streaming"
+    assert after.startswith(before)
+    assert expected_text("t", 100).startswith(after)
+
+
+def test_each_window_has_its_own_draft(new_window: OpenWindow) -> None:
+    window = new_window().open(user=new_user())
+    window.begin("First", model=QUICK)
+    window.wait_for_text(expected_text("q", 5))
+    window.field.type("a draft")
+
+    other = window.context.new_page()
+    other.goto(window.page.url)
+    field = other.get_by_role("textbox", name="Message", exact=True)
+    expect(field).to_have_value("")
+    field.fill("sent elsewhere")
+    field.press("Enter")
+
+    window.wait_for_text(expected_text("q", 5), 1)
+    expect(window.page.locator("article[data-mine]")).to_have_count(2)
+    window.page.reload()
+    expect(window.field).to_have_value("a draft")
+
+
+def test_page_that_wakes_asks_whether_its_connection_lives(new_window: OpenWindow) -> None:
+    window = new_window()
+    sent: list[str | bytes] = []
+    window.page.on("websocket", lambda socket: socket.on("framesent", lambda frame: sent.append(frame)))
+    window.open(user=new_user()).begin("Hello", model=QUICK)
+    window.wait_for_text(expected_text("q", 5))
+    window.wait_for_state("live")
+
+    def pings() -> int:
+        window.run("1")  # Playwright hears of frames while it is asked for something.
+        return sum('"ping"' in str(frame) for frame in sent)
+
+    assert pings() == 0
+
+    window.run("() => document.dispatchEvent(new Event('visibilitychange'))")
+    wait_until(lambda: pings() == 1, why="the page asks")
+    window.run("() => dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+    wait_until(lambda: pings() == 2, why="the page asks")
+
+
+def test_blocks_run_in_the_direction_of_their_words(new_window: OpenWindow) -> None:
+    html = render("`x` مرحبا\n\n- بند\n- item\n\nEnglish\n\n```\nlet x = 1\n```\n\n|أ|\n|-|\n|`y`|", Patience(5))
+    window = new_window()
+    window.page.route(RENDERED, lambda route: route.fulfill(json=route.fetch().json() | {"content_html": html}))
+    window.open(user=new_user()).begin("Hello", model=QUICK)
+    expect(window.reply().locator("pre")).to_be_visible()
+
+    found = window.run(
+        """() => {
+          const text = document.querySelector("article[data-role=assistant] .text");
+          const styles = (selector) => [...text.querySelectorAll(selector)].map((element) => getComputedStyle(element));
+          return {
+            paragraphs: styles(":scope > p").map((style) => style.direction),
+            lists: styles("ul").map((style) => [style.direction, style.paddingRight !== "0px", style.paddingLeft]),
+            items: styles("li").map((style) => [style.unicodeBidi, style.textAlign]),
+            code: styles("code").map((style) => style.direction),
+            tables: styles("table").map((style) => style.direction),
+            translated: [...text.querySelectorAll("code")].some((code) => code.translate),
+          };
+        }"""
+    )
+
+    assert found == {
+        "paragraphs": ["rtl", "ltr"],
+        "lists": [["rtl", True, "0px"]],
+        "items": [["plaintext", "right"], ["plaintext", "right"]],
+        "code": ["ltr", "ltr", "ltr"],
+        "tables": ["rtl"],
+        "translated": False,
+    }
+    window.page.unroute_all(behavior="wait")
