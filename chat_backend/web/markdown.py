@@ -49,6 +49,8 @@ _RAISED = re.compile(r"<(su[bp])>(.{1,200}?)</\1>", re.IGNORECASE)
 _TASK = re.compile(r"\[([ xX])\](?=\s)")
 _BOX = {" ": "\u2610", "x": "\u2611"}
 _SCHEME = re.compile(r"(?<![A-Za-z0-9])https?\Z", re.IGNORECASE)
+# What is longer is no address: each of its signs is looked at without a look at the clock.
+_LONGEST_ADDRESS = 2_000
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 # They end a sentence or mark up a text more often than they end an address.
 _TRAILING = "?!.,:;*_~'"
@@ -232,7 +234,10 @@ def _bare_link(state: StateInline, silent: bool) -> bool:
     # Silent, the parser only measures how far it goes, and has gathered no text.
     if scheme is None or not (silent or state.pending.endswith(scheme.group())):
         return False
-    end = _end_of_address(state.src, state.pos + 3, state.posMax)
+    limit = min(state.pos + _LONGEST_ADDRESS, state.posMax)
+    end = _end_of_address(state.src, state.pos + 3, limit)
+    if end == limit < state.posMax:
+        return False
     address = scheme.group() + state.src[state.pos : end]
     href = state.md.normalizeLink(address)
     if not any(map(str.isalnum, address[len(scheme.group()) :])) or not state.md.validateLink(href):
@@ -303,6 +308,7 @@ def _tasks(state: StateCore) -> None:
     for item, paragraph, content in zip(state.tokens, state.tokens[1:], state.tokens[2:], strict=False):
         if (item.type, paragraph.type, content.type) != ("list_item_open", "paragraph_open", "inline"):
             continue
+        state.env["patience"].check()
         first = content.children[0] if content.children else None
         if first and first.type == "text" and (found := _TASK.match(first.content)):
             first.content = _BOX[found.group(1).lower()] + first.content[found.end() :]
