@@ -271,7 +271,7 @@ class App {
       if (document.querySelector("dialog[open]")) return;
       this.#openMenu(true);
       this.list.search.focus();
-    } else if (event.key === "Escape") this.#openMenu(false);
+    } else if (event.key === "Escape" && !event.isComposing) this.#openMenu(false);
   }
 
   #skip(event) {
