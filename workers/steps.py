@@ -14,7 +14,7 @@ from uuid import UUID
 from chat_backend.bootstrap import Backend
 from chat_backend.config import Settings
 from chat_backend.domain.enums import JobStatus, Purpose, Titles
-from chat_backend.domain.errors import EmptyReply, ErrorCode, InternalFault, LeaseLost, ProviderError, Unavailable
+from chat_backend.domain.errors import EmptyReply, InternalFault, LeaseLost, ProviderError, Unavailable
 from chat_backend.domain.retry import RetryPolicy
 from chat_backend.domain.trace import traced
 from chat_backend.realtime.connection import RedisClient
@@ -221,8 +221,13 @@ class Steps:
         model = (claim.provider, claim.request.model)
         if ending.error is None or _answers(ending.error):
             self._breaker.succeeded(*model, user=claim.user_id)
-        elif _counts(ending.error):
+        elif self._counts(claim, ending.error):
             self._breaker.failed(*model, user=claim.user_id, job=claim.job_id)
+
+    def _counts(self, claim: Claim, error: ProviderError) -> bool:
+        """Tell whether an error speaks of the provider's health, not of the request or of a server that is starting."""
+        starts = self._policy.waits_for(error, is_last=claim.is_last)
+        return error.retryable and not _is_of_the_request(error) and not starts
 
 
 def _facts(claim: Claim, ending: Ending) -> dict[str, object]:
@@ -240,13 +245,10 @@ def _facts(claim: Claim, ending: Ending) -> dict[str, object]:
     }
 
 
-def _counts(error: ProviderError) -> bool:
-    """Tell whether an error speaks of the provider's health, and not of what was asked."""
-    if isinstance(error, EmptyReply) or error.code == ErrorCode.MODEL_LOADING:
-        return False
-    return error.retryable and error.error_type not in OF_THE_REQUEST
-
-
 def _answers(error: ProviderError) -> bool:
     """Whether a provider is well, and only would not do what was asked."""
-    return not _counts(error) and error.http_status is not None
+    return (not error.retryable or _is_of_the_request(error)) and error.http_status is not None
+
+
+def _is_of_the_request(error: ProviderError) -> bool:
+    return isinstance(error, EmptyReply) or error.error_type in OF_THE_REQUEST

@@ -64,6 +64,8 @@ class Claim:
     # Of a summary: what it is to cover, and the offset at which that was read.
     outside: Outside | None = None
     as_of: int = 0
+    # Whether no other model is left to be asked.
+    is_last: bool = True
     # Who asked for the reply.
     user_id: str = field(kw_only=True)
 
@@ -323,6 +325,7 @@ def _next_call(uow: UnitOfWork, owned: Owned, terms: Terms, *, may_sum_up: bool)
         outside=prompt.outside,
         as_of=chat.last_offset,
         user_id=job.user_id,
+        is_last=_is_last(job),
     )
 
 
@@ -455,8 +458,7 @@ def fail_internally(uow: UnitOfWork, job_id: UUID, *, worker: str) -> None:
 
 
 def _next(job: LlmJob, error: ProviderError, policy: RetryPolicy) -> float | None:
-    is_last = job.chain_position + 1 >= len(job.chain)
-    if policy.waits_for(error, is_last=is_last):
+    if policy.waits_for(error, is_last=_is_last(job)):
         waits = _not_ready(job)
         delay = policy.starting_delay(error, len(waits), (now() - waits[-1].started_at).total_seconds())
     else:
@@ -465,7 +467,7 @@ def _next(job: LlmJob, error: ProviderError, policy: RetryPolicy) -> float | Non
         delay = policy.delay(error, job.failures, timeouts=len(timeouts))
     if delay is not None:
         return delay
-    if isinstance(error, ReplyTooLong | InternalFault) or is_last:
+    if isinstance(error, ReplyTooLong | InternalFault) or _is_last(job):
         return None
     job.chain_position += 1
     job.failures = 0
@@ -477,6 +479,10 @@ def _timed_out(attempt: LlmAttempt | None, job: LlmJob) -> bool:
     if attempt is None or attempt.error_code != ErrorCode.PROVIDER_TIMEOUT:
         return False
     return (attempt.provider, attempt.model) == (job.provider, job.model)
+
+
+def _is_last(job: LlmJob) -> bool:
+    return job.chain_position + 1 >= len(job.chain)
 
 
 def _not_ready(job: LlmJob) -> list[LlmAttempt]:

@@ -3,7 +3,7 @@
     python -m tests.support.provider_stub --port 9100
     with provider_stub() as stub: ... stub.base_url ... stub.ledger() ...
 
-GET /v1/models, POST /v1/chat/completions (streamed or not), GET /ledger, DELETE /ledger.
+GET /v1/models, POST /v1/chat/completions (streamed or not), the same two under /bare, GET /ledger, DELETE /ledger.
 
 A script is `stub:word=value,word,...` in the model's name or anywhere in the last user message, up to a space; the
 message wins. Without one: ten tokens at once. Text is `TAG.1 TAG.2 ...`: words with running numbers; TAG is a
@@ -16,6 +16,7 @@ checksum of the last user message, or `tag=`. `expected_text(tag, tokens)` gives
  refusal     fail=STATUS  retry_after=SECONDS | date:SECONDS
              error_code=.. (in the object; `string`, `none`, `text`: the status, as LiteLLM says it)
              quotes=WORD (in the sentence)  flagged=REASON+REASON (what a moderation says, with the prompt in it)
+             loading (says that the model is loading)
              uuid_names (400 without a word where X-Request-ID is no UUID)
              strict=FIELD+FIELD (422 naming the first of these that the body, or in lower case the headers, hold;
              `system`: 400 where there is a system message)
@@ -44,6 +45,7 @@ import argparse
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -72,8 +74,9 @@ MOST_BUFFERED_BYTES = 1_000_000
 def application(ledger: Ledger | None = None) -> web.Application:
     app = web.Application(client_max_size=64 * 1024 * 1024)
     app[LEDGER] = ledger or Ledger()
-    app.router.add_get("/v1/models", _models)
-    app.router.add_post("/v1/chat/completions", _complete)
+    for base in ("/v1", "/bare"):
+        app.router.add_get(f"{base}/models", _models)
+        app.router.add_post(f"{base}/chat/completions", _complete)
     app.router.add_get("/ledger", _read_ledger)
     app.router.add_delete("/ledger", _clear_ledger)
     return app
@@ -199,6 +202,8 @@ class Answer:
     def _error(self) -> dict[str, Any]:
         status = str(self.entry.status or "")
         code = self.script.text("error_code", status)
+        if "loading" in self.script:
+            return {"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}
         if code == "text":
             return {"error": {"message": "CANARY", "type": "throttling_error", "param": None, "code": status or "500"}}
         coded: dict[str, Any] = {} if code in ("", "none") else {"code": int(code) if code.isdigit() else code}
@@ -387,10 +392,11 @@ class Stub:
 
     port: int
     book: Ledger
+    scheme: str = "http"
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{self.scheme}://127.0.0.1:{self.port}/v1"
 
     def ledger(self) -> list[dict[str, Any]]:
         return [entry.as_json() for entry in list(self.book.entries)]
@@ -404,30 +410,36 @@ class Stub:
         httpx.delete(f"http://127.0.0.1:{self.port}/ledger", trust_env=False, timeout=30)
 
 
-async def _serve(port: int, started: Any, stop: asyncio.Event, ledger: Ledger | None = None) -> None:
+async def _serve(
+    port: int,
+    started: Any,
+    stop: asyncio.Event,
+    ledger: Ledger | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> None:
     # Cancelling handlers is how the ledger learns at once that a client has gone.
     runner = web.AppRunner(application(ledger), handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     listener = socket.create_server(("127.0.0.1", port))
     # A full backlog costs a newcomer a second: hundreds of streams begin at once.
-    await web.SockSite(runner, listener, backlog=1024).start()
+    await web.SockSite(runner, listener, backlog=1024, ssl_context=tls).start()
     started(listener.getsockname()[1])
     await stop.wait()
     await runner.cleanup()
 
 
 @contextlib.contextmanager
-def provider_stub(port: int = 0) -> Iterator[Stub]:
+def provider_stub(port: int = 0, *, tls: ssl.SSLContext | None = None) -> Iterator[Stub]:
     """Run a stub in a thread of this process."""
     loop, stop, ready = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
-    stub = Stub(0, Ledger())
+    stub = Stub(0, Ledger(), "https" if tls else "http")
 
     def started(bound: int) -> None:
         stub.port = bound
         ready.set()
 
     thread = threading.Thread(
-        target=loop.run_until_complete, args=[_serve(port, started, stop, stub.book)], daemon=True
+        target=loop.run_until_complete, args=[_serve(port, started, stop, stub.book, tls)], daemon=True
     )
     thread.start()
     assert ready.wait(10), "the stub did not start"

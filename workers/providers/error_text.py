@@ -90,7 +90,8 @@ def cleaned(sentence: str | None, *, secrets: Collection[str] = (), prompt: Sequ
     """
     if not sentence:
         return None
-    text = _HIDDEN.sub(" ", sentence[:_MOST_CHARACTERS])
+    # First of all: what is left out later would split what the prompt says.
+    text = _without_echo(" ".join(_HIDDEN.sub(" ", sentence[:_MOST_CHARACTERS]).split()), prompt)
     for secret in secrets:
         text = text.replace(secret, _ELLIPSIS)
     text = _QUOTES.sub(_ELLIPSIS, text)
@@ -98,7 +99,6 @@ def cleaned(sentence: str | None, *, secrets: Collection[str] = (), prompt: Sequ
     text = _NAMED_SECRET.sub(rf"\1{_ELLIPSIS}", text)
     text = _KEY.sub(_ELLIPSIS, text)
     text = _LONG_WORD.sub(_ELLIPSIS, text)
-    text = " ".join(_without_echo(text[: 2 * LONGEST_SENTENCE], prompt).split())
     text = text if len(text) <= LONGEST_SENTENCE else text[: LONGEST_SENTENCE - 1].rstrip() + _ELLIPSIS
     return text if re.search(r"\w", text) else None
 
@@ -114,7 +114,9 @@ def _without_echo(text: str, prompt: Sequence[str]) -> str:
         if 2 < len(said) <= _ECHO:
             for found in re.finditer(rf"(?<!\w){re.escape(said)}(?!\w)", folded):
                 echoed[found.start() : found.end()] = [True] * len(said)
-        for start in {*range(0, last + 1, _ECHO // 2), max(last, 0)}:
+        for start in (*range(0, last, _ECHO // 2), max(last, 0)):
+            if all(echoed[start : start + _ECHO]):
+                continue  # within a run that was found already
             begin, end = _run(folded, start, said)
             echoed[begin:end] = [True] * (end - begin)
     return "".join(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -116,6 +116,9 @@ class OpenAICompatible:
         try:
             async with asyncio.timeout(MODELS_SECONDS):
                 return await self._models(await self._address())
+        except ProviderError as error:
+            self._clean(error)
+            raise
         except TimeoutError:
             raise ProviderTimeout("The provider was silent for too long.") from None
         except TRANSPORT_ERRORS as error:
@@ -236,12 +239,14 @@ class OpenAICompatible:
 
     def _explain(self, error: ProviderError, request: PromptRequest) -> None:
         """Complete an error with what only the request tells: which model, and what of the prompt to leave out."""
-        prompt = [turn.content for turn in request.turns]
-        error.provider_message = cleaned(error.provider_message, secrets=self._secrets, prompt=prompt)
+        self._clean(error, [turn.content for turn in request.turns])
         if isinstance(error, ModelMissing):
             model = " ".join(request.model.split())
             error.message = f"The provider does not have the model {model} (HTTP {error.http_status})."
             error.message += self._when_missing.format(model=model)
+
+    def _clean(self, error: ProviderError, prompt: Sequence[str] = ()) -> None:
+        error.provider_message = cleaned(error.provider_message, secrets=self._secrets, prompt=prompt)
 
     def _client(self) -> httpx.AsyncClient:
         if self._opened is None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from chat_backend.domain.errors import ErrorCode, ModelMissing, ProviderError, ProviderRefused, ProviderTimeout
 from workers.providers.error_kinds import Kind, kind_of
-from workers.providers.error_text import cleaned, inner_error, sentence_in
 from workers.providers.error_text import error_in as error_in
+from workers.providers.error_text import inner_error, sentence_in
 from workers.providers.retry_hints import wait_in
 
 _SENTENCES = {
@@ -67,8 +67,8 @@ def refusal(
 ) -> ProviderError:
     """Say what an HTTP status other than success means; `said` is the error object or sentence that came with it.
 
-    The provider's own sentence is in `provider_message` only: it may quote the prompt. `http_status` is what really
-    came, where the status is only what it means.
+    The provider's own sentence is in `provider_message` only, as it came: it may quote the prompt, and who knows the
+    prompt cleans it. `http_status` is what really came, where the status is only what it means.
     """
     word, reasons, wait = error_type(said), _moderation_reasons(said), wait_in(headers, said)
     kind = _kind(status, said, has_hint=wait is not None)
@@ -88,7 +88,7 @@ def refusal(
         retry_after_seconds=wait if retryable else None,
         error_type=word,
     )
-    error.provider_message = cleaned(sentence_in(said))
+    error.provider_message = sentence_in(said)
     return error
 
 
@@ -107,7 +107,7 @@ def failure(error: Any = None) -> ProviderError:
     """Say that the provider gave up in the middle of a reply, without a reason that is known."""
     sentence, code = "The provider reported a failure in the middle of its reply.", ErrorCode.PROVIDER_FAILED
     refused = ProviderRefused(sentence, code=code, retryable=True, http_status=200, error_type=error_type(error))
-    refused.provider_message = cleaned(sentence_in(error))
+    refused.provider_message = sentence_in(error)
     return refused
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import update
 
 from chat_backend.domain.enums import JobStatus, MessageStatus, Outcome
 from chat_backend.domain.errors import (
+    ConnectionRefused,
     ErrorCode,
     InternalFault,
     LeaseLost,
@@ -20,7 +21,7 @@ from chat_backend.domain.errors import (
 )
 from chat_backend.domain.retry import RetryPolicy
 from chat_backend.domain.usage import Usage
-from chat_backend.models import LlmJob
+from chat_backend.models import LlmAttempt, LlmJob
 from chat_backend.models.base import now
 from chat_backend.services import attempts, leases, llm_jobs
 from chat_backend.services.attempts import Asked, Claim
@@ -28,6 +29,7 @@ from tests.integration.services.conftest import ALICE, WORKER, World, measured
 
 POLICY = RetryPolicy(max_attempts=2, base_seconds=0.0, cap_seconds=0.0)
 SLOW = RetryPolicy(max_attempts=2, base_seconds=100.0, cap_seconds=100.0)
+STARTING = RetryPolicy(max_attempts=2, base_seconds=0.0, cap_seconds=0.0, starting_seconds=300.0)
 
 
 def fail(world: World, claim: Claim, error: Exception, text: str = "", policy: RetryPolicy = POLICY) -> float | None:
@@ -415,3 +417,63 @@ def test_internal_error_asks_no_fallback(world: World) -> None:
     fail(world, claim, InternalFault())
 
     assert (world.job(job.id).status, world.job(job.id).error_code) == (JobStatus.FAILED, "INTERNAL_ERROR")
+
+
+def loading() -> ProviderRefused:
+    return ProviderRefused("The model is still loading.", code=ErrorCode.MODEL_LOADING, retryable=True)
+
+
+def begun_earlier(world: World, job: LlmJob, seconds: float) -> None:
+    earlier = now() - timedelta(seconds=seconds)
+    with world.backend.unit_of_work() as uow:
+        uow.session.execute(update(LlmAttempt).where(LlmAttempt.job_id == job.id).values(started_at=earlier))
+
+
+@pytest.mark.parametrize("error", [loading(), ConnectionRefused("Nothing listens.")], ids=["loading", "refused"])
+def test_a_server_that_starts_is_waited_for_up_to_the_limit(world: World, error: Exception) -> None:
+    job = world.ask(world.new_session(), "Hello")
+
+    for _ in range(5):
+        assert fail(world, world.must_claim(job.id), error, policy=STARTING) is not None
+    waiting = world.job(job.id)
+    begun_earlier(world, job, 301)
+    ended = fail(world, world.must_claim(job.id), error, policy=STARTING)
+
+    assert (waiting.status, waiting.failures, len(waiting.attempts)) == (JobStatus.QUEUED, 0, 5)
+    assert ended is None
+    assert world.job(job.id).status == JobStatus.FAILED
+
+
+def test_the_time_for_a_server_that_starts_begins_anew_after_another_failure(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello")
+    fail(world, world.must_claim(job.id), loading(), policy=STARTING)
+    fail(world, world.must_claim(job.id), StreamBroken("broke"), policy=STARTING)
+    begun_earlier(world, job, 301)
+
+    assert fail(world, world.must_claim(job.id), loading(), policy=STARTING) is not None
+
+
+def test_a_server_that_refuses_connections_is_not_waited_for_if_another_can_be_asked(world: World) -> None:
+    job = world.ask(world.new_session(), "Hello", fallbacks=["LOCAL:other"])
+
+    claims = []
+    for _ in range(3):
+        claims.append(world.must_claim(job.id))
+        fail(world, claims[-1], ConnectionRefused("Nothing listens."), policy=STARTING)
+
+    assert [claim.request.model for claim in claims] == ["m", "m", "other"]
+    assert [claim.is_last for claim in claims] == [False, False, True]
+    assert world.job(job.id).status == JobStatus.QUEUED
+
+
+def test_a_job_that_waits_for_its_server_is_cancelled_at_once(world: World) -> None:
+    session_id = world.new_session()
+    first, second = world.ask(session_id, "One"), world.ask(world.new_session(), "Two")
+    slow = RetryPolicy(max_attempts=2, base_seconds=100.0, cap_seconds=100.0, starting_seconds=300.0)
+    fail(world, world.must_claim(first.id), loading(), policy=slow)
+
+    with world.backend.unit_of_work() as uow:
+        llm_jobs.cancel(uow, first.id, ALICE)
+
+    assert world.job(first.id).status == JobStatus.CANCELLED
+    assert world.claim(second.id) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import pytest
 from sqlalchemy import event, update
 
 from chat_backend.bootstrap import Backend, connect
+from chat_backend.cli.embedded import free_port
 from chat_backend.config import Settings
 from chat_backend.domain.enums import JobStatus
 from chat_backend.domain.user import User
@@ -20,6 +22,7 @@ from chat_backend.models import LlmJob
 from chat_backend.realtime.breaker_state import OPEN_CIRCUITS
 from chat_backend.services import chat_sessions, messages
 from tests.integration.services.conftest import Remembered
+from tests.support.provider_stub import provider_stub
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 from workers.running import Run, Runs
@@ -51,13 +54,13 @@ def job_id(backend: Backend) -> UUID:
     return _ask(backend)
 
 
-def _ask(backend: Backend, user: str = "ann", **stored: Any) -> UUID:
+def _ask(backend: Backend, user: str = "ann", content: str = "Hello", **stored: Any) -> UUID:
     """Queue a job; `stored` are columns as another release may have written them."""
     with backend.unit_of_work() as uow:
         fields = {"llm_provider": "LOCAL", "llm_model": "m", "title": None, "settings": {}}
         chat = chat_sessions.make(uow, User(user), **fields)[0]
     with backend.unit_of_work() as uow:
-        job = messages.send(uow, chat.id, User(user), content="Hello", process=True).job
+        job = messages.send(uow, chat.id, User(user), content=content, process=True).job
         assert job is not None
         if stored:
             uow.session.flush()
@@ -171,3 +174,72 @@ def test_what_hangs_in_a_terminated_worker_does_not_keep_the_process(backend: Ba
         runtime.drain()
         wait_until(lambda: left == [0])
     runtime.stop()
+
+
+@contextmanager
+def _working(backend: Backend, **settings: object) -> Iterator[Runtime]:
+    quick = {"llm_backoff_base_seconds": 0.01, "llm_backoff_cap_seconds": 0.05, "breaker_failures": 1}
+    settings = {**quick, "llm_first_token_timeout_seconds": 30.0, **settings}
+    runtime = Runtime(replace(backend.settings, **settings), backend, life_seconds=0.1, exit=lambda status: None)
+    runtime.start()
+    try:
+        yield runtime
+    finally:
+        runtime.stop()
+
+
+def _job(backend: Backend, job_id: UUID) -> LlmJob:
+    with backend.reading() as session:
+        job = session.get(LlmJob, job_id)
+        assert job is not None
+        _ = job.attempts
+        return job
+
+
+def test_a_model_that_loads_is_asked_again_until_it_answers(backend: Backend) -> None:
+    job_id = _ask(backend, content="stub:fail=503,loading,times=6")
+
+    with provider_stub() as stub, _working(backend, local_llm_base_url=stub.base_url) as runtime:
+        runtime.process(job_id)
+
+    job = _job(backend, job_id)
+    assert (job.status, job.failures, len(job.attempts)) == (JobStatus.SUCCEEDED, 0, 7)
+    assert {attempt.error_code for attempt in job.attempts[:-1]} == {"MODEL_LOADING"}
+
+
+def test_a_server_that_does_not_listen_yet_is_waited_for(backend: Backend, job_id: UUID) -> None:
+    port = free_port()
+    with _working(backend, local_llm_base_url=f"http://127.0.0.1:{port}/v1") as runtime:
+        working = threading.Thread(target=runtime.process, args=(job_id,), daemon=True)
+        working.start()
+        wait_until(lambda: len(_job(backend, job_id).attempts) > 4, why="it was tried often")
+        with provider_stub(port):
+            working.join(30)
+
+    assert _status(backend, job_id) == JobStatus.SUCCEEDED
+
+
+def test_a_server_that_never_listens_fails_the_job(backend: Backend, job_id: UUID) -> None:
+    with _working(backend, local_llm_base_url=NOWHERE, llm_first_token_timeout_seconds=0.3) as runtime:
+        runtime.process(job_id)
+
+    job = _job(backend, job_id)
+    assert (job.status, job.error_code) == (JobStatus.FAILED, "PROVIDER_UNREACHABLE")
+    assert "nothing listens" in (job.error_message or "")
+
+
+@pytest.mark.parametrize("mode", ["dev", "jwt"])
+def test_the_provider_s_sentence_is_logged_and_shown_in_dev_mode_without_the_prompt(
+    backend: Backend, caplog: pytest.LogCaptureFixture, mode: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    job_id = _ask(backend, content="my own words stub:fail=400")
+
+    with provider_stub() as stub, _working(backend, local_llm_base_url=stub.base_url, auth_mode=mode) as runtime:
+        runtime.process(job_id)
+
+    ended = next(record for record in caplog.records if record.message == "an attempt ended")
+    shown = _job(backend, job_id).error_message or ""
+    assert vars(ended)["provider_message"] == "CANARY you said: …"
+    assert shown.endswith("It said: CANARY you said: …") == (mode == "dev")
+    assert "CANARY" not in shown or mode == "dev"

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat_backend.domain.errors import ProviderRefused, ProviderTimeout, StreamBroken
+from chat_backend.domain.errors import (
+    ConnectionRefused,
+    ErrorCode,
+    ProviderRefused,
+    ProviderTimeout,
+    ProviderUnreachable,
+    StreamBroken,
+)
 from chat_backend.domain.retry import RetryPolicy
 
 POLICY = RetryPolicy(max_attempts=3, base_seconds=1.0, cap_seconds=20.0)
@@ -87,3 +94,44 @@ def test_a_timeout_is_tried_again_once():
 def test_other_failures_do_not_use_up_the_second_try_of_a_timeout():
     assert POLICY.delay(ProviderTimeout("x"), 2, timeouts=1) is not None
     assert POLICY.delay(StreamBroken("x"), 2, timeouts=2) is not None
+
+
+STARTING = RetryPolicy(max_attempts=3, base_seconds=1.0, cap_seconds=20.0, starting_seconds=300.0)
+LOADING = ProviderRefused("x", code=ErrorCode.MODEL_LOADING, retryable=True)
+
+
+def test_a_starting_server_is_waited_for_and_not_a_failed_one():
+    refused = ConnectionRefused("x")
+
+    assert STARTING.waits_for(LOADING, is_last=False)
+    assert STARTING.waits_for(refused, is_last=True)
+    # It may be dead, and another model can be asked.
+    assert not STARTING.waits_for(refused, is_last=False)
+    assert not STARTING.waits_for(ProviderUnreachable("x"), is_last=True)
+    assert not STARTING.waits_for(StreamBroken("x"), is_last=True)
+    assert not RetryPolicy(1, 1.0, 20.0, starting_seconds=300.0).waits_for(LOADING, is_last=True)
+
+
+def test_the_pauses_for_a_starting_server_grow_and_end_at_the_limit():
+    delays, waited = [], 0.0
+    while (delay := STARTING.starting_delay(LOADING, len(delays) + 1, waited, uniform=longest)) is not None:
+        delays.append(delay)
+        waited += delay
+
+    assert delays[:7] == [1, 2, 4, 8, 16, 20, 20]
+    assert waited == 300
+    assert len(delays) < 30
+
+
+def test_an_estimate_lengthens_the_pause_up_to_the_limit():
+    estimates = ProviderRefused("x", code=ErrorCode.MODEL_LOADING, retryable=True, retry_after_seconds=25)
+
+    assert STARTING.starting_delay(estimates, 1, 0, uniform=longest) == 25
+    assert STARTING.starting_delay(estimates, 1, 290, uniform=longest) == 10
+    assert STARTING.starting_delay(estimates, 1, 300, uniform=longest) is None
+    estimates.retry_after_seconds = float("inf")
+    assert STARTING.starting_delay(estimates, 1, 0, uniform=longest) == 60
+
+
+def test_jitter_never_makes_the_pause_for_a_starting_server_short():
+    assert STARTING.starting_delay(LOADING, 4, 0, uniform=shortest) == 4
