@@ -132,7 +132,7 @@ def translated(error: BaseException, http_status: int | None) -> ProviderError:
     if http_status is None and isinstance(cause, aiohttp.ClientConnectorSSLError):
         return ProviderUnreachable("The provider can't be reached by TLS; its base URL may need http://.")
     if http_status is None and isinstance(cause, aiohttp.ClientConnectorError) and _is_refused(cause.os_error):
-        return ConnectionRefused("The provider can't be reached: nothing listens at its address.")
+        return ConnectionRefused("The provider can't be reached.")
     if http_status is None and isinstance(cause, _NO_CONNECTION):
         return ProviderUnreachable("The provider can't be reached.")
     return StreamBroken("The connection to the provider broke.", http_status=http_status)

@@ -11,7 +11,7 @@ from workers.providers.text import parse
 
 LONGEST_SENTENCE = 300
 # What is looked at to find the sentence.
-_MOST_CHARACTERS = 2000
+_MOST_CHARACTERS = 1000
 _SENTENCES = ("message", "msg", "detail", "error", "error_msg", "error_message", "status_msg", "errors", "title")
 _OBJECTS = ("error", "errors", "detail")
 
@@ -25,7 +25,11 @@ _NAMED_SECRET = re.compile(
     re.IGNORECASE,
 )
 _KEY = re.compile(r"\b(?:sk|pk|rk|ak|gsk|xai|hf|nvapi|AIza|org|proj|key|ghp|eyJ)[-_]?[\w*.-]*[\d*][\w*.-]*", re.ASCII)
-_LONG_WORD = re.compile(r"(?=[\w+/=*-]*\d)[\w+/=*-]{25,}|\S*\*{3,}\S*|(?:\\u[0-9a-fA-F]{4})+", re.ASCII)
+# Words that look like keys: long without a break, or long with many digits; half hidden; written as escapes.
+_LONG_WORD = re.compile(
+    r"\b(?=\w*\d)\w{20,}|(?<![\w+/=-])(?=(?:[\w+/=-]*?\d){4})[\w+/=-]{25,}|(?<!\S)\S*\*{3}\S*|(?:\\u[0-9a-fA-F]{4})+",
+    re.ASCII,
+)
 # Control characters, and those that hide or reorder text.
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]+")
 # A shorter run of characters that also stands in the prompt may be chance.
@@ -61,7 +65,7 @@ def inner_error(said: Any) -> Any:
     metadata = said.get("metadata") if isinstance(said, Mapping) else None
     raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
     if isinstance(raw, str):
-        return error_of(raw[: 8 * _MOST_CHARACTERS].encode("utf-8", "replace"))
+        return error_of(raw[: 16 * _MOST_CHARACTERS].encode("utf-8", "replace"))
     return error_in(raw)
 
 

@@ -225,7 +225,7 @@ def test_a_server_that_never_listens_fails_the_job(backend: Backend, job_id: UUI
 
     job = _job(backend, job_id)
     assert (job.status, job.error_code) == (JobStatus.FAILED, "PROVIDER_UNREACHABLE")
-    assert "nothing listens" in (job.error_message or "")
+    assert job.error_message == "The provider can't be reached."
 
 
 @pytest.mark.parametrize("mode", ["dev", "jwt"])

@@ -88,7 +88,7 @@ def test_long_quotations_are_left_out() -> None:
 
 
 def test_model_names_and_numbers_stay() -> None:
-    sentence = "The model `meta-llama/Llama-3.1-70B` has 8192 tokens; you asked for 9000 (see https://x.example/docs)."
+    sentence = "The model `meta-llama/Meta-Llama-3-8B-Instruct` has 8192 tokens; you asked for 9000 (see https://x.example/docs)."
 
     assert cleaned(sentence, prompt=[PROMPT]) == sentence
 
