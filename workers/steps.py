@@ -148,6 +148,8 @@ class Steps:
         with traced(claim.trace_id):
             ending = asyncio.run_coroutine_threadsafe(self._ask(run, claim), self._loop).result()
             log.info("an attempt ended", extra=_facts(claim, ending))
+            if self._settings.is_dev and ending.error is not None:
+                ending.error.quote()
             stored = self._told_and_stored(claim, ending)
             return self._attempt(run, stored) if isinstance(stored, Claim) else stored
 
@@ -199,8 +201,6 @@ class Steps:
         elif claim.purpose == Purpose.SUMMARY:
             return attempts.go_on(uow, claim, ending.measured, self._terms, error=ending.error, may_ask=may_ask)
         elif ending.error is not None:
-            if self._settings.is_dev and ending.error.provider_message:
-                ending.error.message += f" It said: {ending.error.provider_message}"
             return attempts.failed(uow, claim, ending.measured, error=ending.error, policy=self._policy)
         else:
             status = attempts.succeed(uow, claim, ending.measured, titled=self._settings.session_titles)

@@ -215,6 +215,11 @@ class ProviderError(Exception):
         self.retry_after_seconds = retry_after_seconds
         self.error_type = error_type
 
+    def quote(self) -> None:
+        """Add the provider's own sentence to the message, for deployments where the user is the operator."""
+        if self.provider_message and self.provider_message not in self.message:
+            self.message += f" It said: {self.provider_message}"
+
 
 class ProviderUnreachable(ProviderError):
     code = ErrorCode.PROVIDER_UNREACHABLE

@@ -164,3 +164,9 @@ def test_the_provider_s_sentence_is_kept_without_our_key_and_the_prompt(stub: St
     error = fail(settings, content="what plain-key is, and other words stub:fail=400")
 
     assert error.provider_message == "CANARY you said: …"
+
+
+def test_a_short_key_does_not_tear_the_sentence(stub: Stub) -> None:
+    settings = replace(SETTINGS, local_llm_base_url=stub.base_url, local_llm_api_key="s")
+
+    assert fail(settings, content="my own words stub:fail=400").provider_message == "CANARY you said: …"

@@ -149,16 +149,15 @@ def was_stale(error: BaseException, connecting: Connecting) -> bool:
 
 def _certificate_refused(cause: Exception) -> CertificateRefused:
     why = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else "it names another host"
-    error = CertificateRefused(f"The provider's certificate can't be trusted: {why.rstrip('.')}.")
-    error.provider_message = (
-        "Set the provider's ..._CA_FILE to the certificate of its private authority, if it has one."
-    )
+    why = why.rstrip(".")
+    error = CertificateRefused(f"The provider's certificate can't be trusted: {why}.")
+    error.provider_message = why
     return error
 
 
 def _is_refused(error: OSError) -> bool:
-    # asyncio puts several addresses of one name into one error without a number.
-    return error.errno == errno.ECONNREFUSED or (error.errno is None and "refused" in str(error))
+    # By its text: the errors of a name's several addresses come as one, which may have no number.
+    return f"[Errno {errno.ECONNREFUSED}]" in str(error)
 
 
 def bearer(api_key: str) -> dict[str, str]:

@@ -54,6 +54,7 @@ from workers.providers.reply import MOST_BODY_BYTES, ReplyReader
 # Some servers quote the whole prompt when they refuse it.
 MOST_ERROR_BYTES = 64 * 1024
 ERROR_BODY_SECONDS = 1.0
+SHORTEST_SECRET = 6
 MODELS_SECONDS = 4.0
 # Other values are no encodings at all (`utf-8`, nothing), and the body is plain.
 COMPRESSED = {"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"}
@@ -89,7 +90,9 @@ class OpenAICompatible:
         # What the address may mean; one is left once it is known.
         self._addresses = candidates(address)
         self._headers = {**credentials, **headers}
-        self._secrets = [value.rpartition(" ")[2] for name, value in self._headers.items() if name == "Authorization"]
+        # A very short key, as local servers may have, stands in many words.
+        keys = [value.rpartition(" ")[2] for name, value in self._headers.items() if name == "Authorization"]
+        self._secrets = [key for key in keys if len(key) >= SHORTEST_SECRET]
         self._settings = settings
         self._concessions = Concessions()
         self._opened: httpx.AsyncClient | None = None
@@ -199,6 +202,7 @@ class OpenAICompatible:
                 async with asyncio.timeout(MODELS_SECONDS / 2):
                     await self._models(address)
                 self._addresses = (address,)
+                break
         return self._addresses[0]
 
     async def _models(self, address: str) -> list[str]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from workers.providers.error_text import sentence_in
+from workers.providers.error_text import inner_error, sentence_in
 
 Clock = Callable[[], datetime]
 
@@ -48,12 +48,18 @@ def wait_in(headers: Mapping[str, str], said: Any = None, *, now: Clock = utc_no
 
 
 def _hints(headers: Mapping[str, str], said: Any, here: datetime) -> Iterator[float | None]:
-    milliseconds = _number(headers.get("retry-after-ms"))
-    yield None if milliseconds is None else milliseconds / 1000
+    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+        milliseconds = _number(headers.get(name))
+        yield None if milliseconds is None else milliseconds / 1000
     yield retry_after(headers.get("retry-after", ""), now=lambda: here)
+    yield _duration(headers.get("retry-after"))
     yield from _in_body(said)
+    yield from _in_body(inner_error(said))
     yield _reset(headers, here)
     yield _reset(_headers_in(said), here)
+    # The newer header of the draft standard: `limit=9, reset=4` or `"name"; r=0; t=4`.
+    limit = re.search(r"\b(?:reset|t)=(\d{1,9})\b", headers.get("ratelimit", ""), re.ASCII)
+    yield float(limit[1]) if limit else None
     yield _in_sentence(sentence_in(said) or "")
 
 

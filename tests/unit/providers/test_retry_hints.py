@@ -25,6 +25,10 @@ SOON = AHEAD + timedelta(seconds=30)
         ({"retry-after-ms": "soon", "retry-after": "9"}, 9),
         ({"retry-after": format_datetime(SOON, usegmt=True), "date": DATE}, 30),
         ({"retry-after": format_datetime(NOON + timedelta(seconds=5), usegmt=True)}, 5),
+        ({"retry-after": "1m4s"}, 64),
+        ({"x-ms-retry-after-ms": "4000"}, 4),
+        ({"ratelimit": "limit=100, remaining=0, reset=25"}, 25),
+        ({"ratelimit": '"100-in-1min"; r=0; t=25'}, 25),
         ({"x-ratelimit-reset-requests": "3s"}, 3),
         ({"x-ratelimit-reset-tokens": "6m0s"}, 360),
         ({"x-ratelimit-reset-tokens": "120ms"}, 0.12),
@@ -58,6 +62,7 @@ def test_headers_tell_when(headers: dict[str, str], seconds: float) -> None:
     [
         ({"details": [{"@type": "google.rpc.Help"}, {"@type": "google.rpc.RetryInfo", "retryDelay": "32.5s"}]}, 32.5),
         ({"metadata": {"headers": {"X-RateLimit-Reset": str(int(NOON.timestamp() * 1000) + 9000)}}}, 9),
+        ({"metadata": {"raw": '[{"error": {"details": [{"retryDelay": "9s"}]}}]'}}, 9),
         ({"retry_after": 4}, 4),
         ({"message": "Rate limit reached. Please try again in 7.66s. Visit ..."}, 7.66),
         ({"message": "Please try again in 6m0s."}, 360),
