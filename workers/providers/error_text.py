@@ -13,7 +13,6 @@ LONGEST_SENTENCE = 300
 # What is looked at to find the sentence.
 _MOST_CHARACTERS = 1000
 _SENTENCES = ("message", "msg", "detail", "error", "error_msg", "error_message", "status_msg", "errors", "title")
-_OBJECTS = ("error", "errors", "detail")
 
 _QUOTES = re.compile(r"(?:'[^']{60,}'|\"[^\"]{60,}\"|`[^`]{60,}`|“[^”]{60,}”|«[^»]{60,}»|```.*?```)", re.DOTALL)
 _ADDRESS = re.compile(
@@ -42,7 +41,7 @@ _ELLIPSIS = "…"
 def error_in(body: Any) -> Any:
     """Return the error object of a body or an event; None if it has none. Some servers put it in an array."""
     if isinstance(body, list):
-        return next(filter(None, map(error_in, body[:10])), None)
+        return next(filter(None, (error_in(one) for one in body[:10] if isinstance(one, dict))), None)
     if not isinstance(body, dict):
         return None
     if body.get("object") == "error" or isinstance(body.get("error"), str):

@@ -29,6 +29,8 @@ PROMPT = "Dear doctor, my name is Ann Example and since Monday my left knee hurt
         ({}, None),
         ({"error": {"message": {"a": ["b"]}}}, None),
         (7, None),
+        (b"[" * 900 + b"]" * 900, None),
+        (b'{"error":' * 900 + b"1" + b"}" * 900, None),
     ],
 )
 def test_the_sentence_is_found_wherever_it_stands(body: Any, sentence: str | None) -> None:
