@@ -8,7 +8,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import JSON, BigInteger, DateTime, Double, MetaData, String, Uuid
+from sqlalchemy import JSON, BigInteger, DateTime, Double, MetaData, String, Uuid, literal
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, registry
 from sqlalchemy.sql.functions import FunctionElement
@@ -118,8 +118,31 @@ def _sqlite_byte_length(element: Any, compiler: Any, **more: Any) -> str:
     return f"length(CAST({compiler.process(element.clauses, **more)} AS BLOB))"
 
 
+class database_now(FunctionElement[datetime]):
+    """The time by the database's clock, so many seconds later: for what decides over times that others wrote."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__(literal(seconds, Double()))
+
+
+@compiles(database_now, "postgresql")
+def _postgresql_now(element: Any, compiler: Any, **more: Any) -> str:
+    # Not clock_timestamp(): conditions on a volatile function use no index.
+    return f"(statement_timestamp() + make_interval(secs => {compiler.process(element.clauses, **more)}))"
+
+
+@compiles(database_now, "sqlite")
+def _sqlite_now(element: Any, compiler: Any, **more: Any) -> str:
+    # As SQLAlchemy writes times, of which SQLite's clock knows milliseconds.
+    seconds = compiler.process(element.clauses, **more)
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', {seconds} || ' seconds')"
+
+
 def now() -> datetime:
-    """Return the time in UTC."""
+    """Return the time in UTC by this machine's clock: for what is shown, and decides nothing."""
     return datetime.now(UTC)
 
 

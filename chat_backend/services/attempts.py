@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from itertools import takewhile
 from typing import Any
 from uuid import UUID
@@ -211,7 +210,7 @@ def _due(uow: UnitOfWork, job_id: UUID, terms: Terms, takeover: Takeover) -> Own
         if not takeover.allowed:
             return None
         _abandon(owned, counts=takeover.counts(owned.job.lease_until))
-    ending = _past_help(owned.job, terms)
+    ending = _past_help(owned, terms)
     if ending is not None:
         owned.end(uow, **ending)
         return None
@@ -247,13 +246,16 @@ def _abandon(owned: Owned, *, counts: bool) -> None:
             owned.attempt.completion_tokens = tokens.estimate(owned.reply.content)
 
 
-def _past_help(job: LlmJob, terms: Terms) -> dict[str, Any] | None:
+def _past_help(owned: Owned, terms: Terms) -> dict[str, Any] | None:
+    job = owned.job
+    # When it was queued, or first passed over, by the database's clock.
+    waiting_since = job.passed_over_at or job.not_before
     if job.cancel_requested_at is not None:
         return {"status": JobStatus.CANCELLED}
     if job.abandonments >= terms.max_abandonments:
         error = "The workers that tried to write this reply were lost."
         return {"status": JobStatus.FAILED, "code": ErrorCode.WORKER_LOST, "error": error}
-    if job.started_at is None and now() - job.created_at > timedelta(seconds=terms.expiry_seconds):
+    if job.started_at is None and owned.clock - waiting_since > terms.expiry_seconds:
         error = "No worker could begin this reply in time."
         return {"status": JobStatus.FAILED, "code": ErrorCode.JOB_EXPIRED, "error": error}
     return None

@@ -6,7 +6,6 @@ Each function deletes one portion, small enough that other writers of SQLite har
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,35 +14,37 @@ from sqlalchemy.orm import Session
 
 from chat_backend.domain import limits
 from chat_backend.models import AuditEntry, ChatSession, IdempotencyKey, QuotaDay, SessionEvent, Ticket
-from chat_backend.models.base import now
+from chat_backend.models.base import database_now
 
 SESSIONS_AT_ONCE = 100
 # With SQLite 500 keys of a table of 450,000 take about a tenth of a second.
 ROWS_AT_ONCE = 500
 QUOTA_DAYS_KEPT = 40
+DAY_SECONDS = 86_400
 
 
 def forget_expired(session: Session, *, keys_seconds: float) -> int:
     """Delete a portion each of the keys, tickets and quota days past their time; return how many rows went."""
-    old = IdempotencyKey.created_at < now() - timedelta(seconds=keys_seconds)
+    old = IdempotencyKey.created_at < database_now(-keys_seconds)
     key = (IdempotencyKey.user_id, IdempotencyKey.scope, IdempotencyKey.key)
     # Ordered, or PostgreSQL reads the whole table for each portion where much is old.
     oldest = select(*key).where(old).order_by(IdempotencyKey.created_at).limit(ROWS_AT_ONCE)
     old_keys = delete(IdempotencyKey).where(tuple_(*key).in_(oldest))
-    expired = select(Ticket.digest).where(Ticket.expires_at < now()).order_by(Ticket.expires_at).limit(ROWS_AT_ONCE)
+    expired = select(Ticket.digest).where(Ticket.expires_at < database_now())
+    expired = expired.order_by(Ticket.expires_at).limit(ROWS_AT_ONCE)
     gone = _gone(session, old_keys) + _gone(session, delete(Ticket).where(Ticket.digest.in_(expired)))
     return gone + _forget_quota_days(session)
 
 
 def _forget_quota_days(session: Session) -> int:
     key = (QuotaDay.user_id, QuotaDay.day)
-    old = select(*key).where(QuotaDay.day < now().date() - timedelta(days=QUOTA_DAYS_KEPT)).limit(ROWS_AT_ONCE)
+    old = select(*key).where(QuotaDay.day < func.date(database_now(-QUOTA_DAYS_KEPT * DAY_SECONDS))).limit(ROWS_AT_ONCE)
     return _gone(session, delete(QuotaDay).where(tuple_(*key).in_(old)))
 
 
 def forget_audit(session: Session, *, days: int) -> int:
     """Delete a portion of the audit entries past their time; return how many went."""
-    old = AuditEntry.created_at < now() - timedelta(days=days)
+    old = AuditEntry.created_at < database_now(-days * DAY_SECONDS)
     oldest = select(AuditEntry.id).where(old).order_by(AuditEntry.created_at).limit(ROWS_AT_ONCE)
     return _gone(session, delete(AuditEntry).where(AuditEntry.id.in_(oldest)))
 
@@ -61,7 +62,7 @@ def old_events(session: Session, *, events_seconds: float, after: UUID | None = 
 
     A log is shortened from its beginning only: a hole would be taken for whole.
     """
-    youngest = now() - timedelta(seconds=events_seconds)
+    youngest = database_now(-events_seconds)
     first = (
         select(SessionEvent.created_at)
         .where(
@@ -82,7 +83,7 @@ def old_events(session: Session, *, events_seconds: float, after: UUID | None = 
     return [some for some in old if some], found[-1][0] if len(found) == SESSIONS_AT_ONCE else None
 
 
-def _old(session: Session, session_id: UUID, upto: int, youngest: datetime) -> Old | None:
+def _old(session: Session, session_id: UUID, upto: int, youngest: database_now) -> Old | None:
     """Return what can be deleted of one log: of its first portion, what lies before the first event that is young."""
     mine = (SessionEvent.session_id == session_id, SessionEvent.offset <= upto)
     portion = select(SessionEvent.offset, SessionEvent.created_at).where(*mine)

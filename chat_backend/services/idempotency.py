@@ -18,14 +18,16 @@ from chat_backend.domain import limits
 from chat_backend.domain.errors import ErrorCode, InvalidInput, MalformedRequest
 from chat_backend.domain.user import User
 from chat_backend.models import IdempotencyKey
-from chat_backend.models.base import now
+from chat_backend.models.base import database_now
 from chat_backend.unit_of_work import UnitOfWork
 
 NOWHERE = UUID(int=0)
 # Made once: to put a statement together costs as much as to execute it.
 _KEYS = cast(Table, IdempotencyKey.__table__)
+_NEW_KEY: dict[str, Any] = {name: bindparam(name) for name in ("user_id", "scope", "key", "fingerprint")}
+_NEW_KEY["created_at"] = database_now()
 _NOTED = {
-    name: insert(_KEYS).on_conflict_do_nothing().returning(_KEYS.c.key)
+    name: insert(_KEYS).values(_NEW_KEY).on_conflict_do_nothing().returning(_KEYS.c.key)
     for name, insert in (("postgresql", postgresql.insert), ("sqlite", sqlite.insert))
 }
 _MADE = (
@@ -104,13 +106,13 @@ def _is(row: tuple[str, UUID, str]) -> tuple[Any, ...]:
 
 
 def _forget_expired(uow: UnitOfWork, row: tuple[str, UUID, str], intent: Intent) -> bool:
-    expired = IdempotencyKey.created_at < now() - intent.kept
+    expired = IdempotencyKey.created_at < database_now(-intent.kept.total_seconds())
     gone = uow.session.execute(delete(IdempotencyKey).where(*_is(row), expired).returning(IdempotencyKey.key))
     return gone.first() is not None
 
 
 def _note(uow: UnitOfWork, row: tuple[str, UUID, str], intent: Intent) -> bool:
     user_id, scope, key = row
-    values = {"user_id": user_id, "scope": scope, "key": key, "fingerprint": intent.fingerprint, "created_at": now()}
+    values = {"user_id": user_id, "scope": scope, "key": key, "fingerprint": intent.fingerprint}
     connection = uow.session.connection()
     return connection.execute(_NOTED[connection.dialect.name], values).first() is not None

@@ -6,7 +6,6 @@ lease: nobody makes it again, and where it comes to nothing the first words are 
 
 from __future__ import annotations
 
-from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import select
@@ -18,7 +17,7 @@ from chat_backend.domain.errors import ErrorCode, ProviderError
 from chat_backend.domain.prompt import ContextLimits, PromptRequest
 from chat_backend.domain.quota import Quota
 from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message
-from chat_backend.models.base import now
+from chat_backend.models.base import database_now, now
 from chat_backend.protocol.events import Happening
 from chat_backend.services import quotas
 from chat_backend.services.access import lock_session_of
@@ -58,7 +57,7 @@ def begin(uow: UnitOfWork, reply: Claim, *, worker: str, context: ContextLimits 
         worker=worker,
         prompt_tokens=taken,
         usage_estimated=True,
-        started_at=now(),
+        started_at=database_now(),
     )
     job.attempts.append(attempt)
     session.flush()
@@ -100,7 +99,7 @@ def lost(session: Session) -> list[UUID]:
     query = select(LlmAttempt.job_id).where(
         LlmAttempt.purpose == Purpose.TITLE,
         LlmAttempt.outcome.is_(None),
-        LlmAttempt.started_at < now() - timedelta(seconds=LOST_SECONDS),
+        LlmAttempt.started_at < database_now(-LOST_SECONDS),
     )
     return list(session.scalars(query.limit(_AT_ONCE)))
 

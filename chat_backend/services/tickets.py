@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import delete, select
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from chat_backend.domain.user import User
 from chat_backend.models import Ticket
-from chat_backend.models.base import now
+from chat_backend.models.base import database_now
 from chat_backend.services.access import READ, enter
 from chat_backend.unit_of_work import UnitOfWork
 
@@ -22,7 +22,7 @@ def issue(uow: UnitOfWork, session_id: UUID, user: User, *, seconds: float) -> t
     # Locked, for a chat session that is deleted meanwhile would have no place for its ticket.
     enter(uow.session, session_id, user, to=READ, lock=True)
     text = secrets.token_urlsafe(32)
-    expires_at = now() + timedelta(seconds=seconds)
+    expires_at = uow.session.execute(select(database_now(seconds))).scalar_one()
     uow.session.add(
         Ticket(
             digest=_digest(text),
@@ -43,9 +43,10 @@ def is_known(session: Session, session_id: UUID, text: str) -> bool:
 
 def redeem(uow: UnitOfWork, session_id: UUID, text: str) -> User | None:
     """Use a ticket up; None where it is none, is used, has ended, or is for another session."""
+    ended = (Ticket.expires_at < database_now()).label("ended")
     used = delete(Ticket).where(Ticket.digest == _digest(text), Ticket.session_id == session_id)
-    row = uow.session.execute(used.returning(Ticket.user_id, Ticket.expires_at, Ticket.token_expires_at)).first()
-    if row is None or row.expires_at < now():
+    row = uow.session.execute(used.returning(Ticket.user_id, ended, Ticket.token_expires_at)).first()
+    if row is None or row.ended:
         return None
     return User(row.user_id, expires_at=row.token_expires_at)
 
