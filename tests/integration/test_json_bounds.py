@@ -47,7 +47,7 @@ def _post(rest: Rest, path: str, text: str, method: str = "POST") -> Any:
     return rest.ask(method, path, data=text.encode("utf-8", "surrogatepass"), content_type="application/json")
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(value=VALUES)
 @example(value="1" + "0" * 400)
 @example(value="1" + "0" * 25)

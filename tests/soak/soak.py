@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import httpx
 
-from chat_backend.domain.enums import MessageStatus
+from chat_backend.domain.enums import UNFINISHED_REPLY, MessageStatus
 from tests.support.chat import Chat, Frame
 from tests.support.deployment import Deployment
 from tests.support.follower import Follower
@@ -195,7 +195,7 @@ class Conversation:
     def _until_ended(self, follower: Follower, message_id: str) -> None:
         def known() -> bool:
             message = follower.viewer.messages.get(message_id)
-            return message is not None and not MessageStatus(message["status"]).unfinished
+            return message is not None and message["status"] not in UNFINISHED_REPLY
 
         if not known():
             follower.until(lambda frame: known(), seconds=TURN_SECONDS)

@@ -35,7 +35,7 @@ def test_the_greeting_says_where_the_viewer_stands(chat: Chat) -> None:
         greeting = viewer.greeting()
 
     assert set(greeting) == {
-        *("type", "session_id", "timestamp", "user_id", "connection_id", "offset", "recovered"),
+        *("type", "session_id", "timestamp", "user_id", "connection_id", "offset", "cursor", "recovered"),
         *("participants_online", "streaming"),
     }
     assert (greeting["session_id"], greeting["user_id"]) == (session["id"], chat.user)

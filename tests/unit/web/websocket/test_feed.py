@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from chat_backend.domain.cursor import Cursor
 from chat_backend.domain.user import User
+from chat_backend.models.base import now
 from chat_backend.protocol.envelope import Delta, Durable
+from chat_backend.protocol.events import encode, framed
 from chat_backend.web.websocket.connection import Connection
 from chat_backend.web.websocket.feed import REMEMBERED_BYTES, REMEMBERED_ENDS, REMEMBERED_EVENTS, Feed
 from chat_backend.web.websocket.joining import JOIN_TRIES, attach
@@ -332,3 +334,16 @@ def test_a_feed_that_is_gone_lets_nobody_in(world: World, feed: Feed) -> None:
     feed.close()
 
     assert not feed.attach_afresh(Connection(world.session_id, User("ann"), PaperOutbox()), online=[])
+
+
+def test_event_of_a_newer_release_is_shown_and_the_log_goes_on(world: World, feed: Feed) -> None:
+    seen = Seen(feed, world, deltas=True)
+    unknown = {"type": "reaction_update", "reactions": []}
+    cursor = Cursor(feed.offset + 1, "1f")
+
+    feed.durable(Durable(cursor.offset, encode(framed(unknown, world.session_id, now(), cursor)), tag=cursor.tag))
+
+    (*_, shown) = frames(seen.outbox)
+    assert (shown["type"], shown["offset"], shown["cursor"]) == ("reaction_update", cursor.offset, str(cursor))
+    # It may be about participants.
+    assert (feed.offset, feed.needs_refresh, feed.participants_changed) == (cursor.offset, False, True)
