@@ -25,6 +25,9 @@ class Stop(fields.Field[Any]):
         super().__init__(metadata={"anyOf": [one, many]}, **more)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> str | list[str]:
+        if isinstance(value, list) and len(value) > limits.STOPS:
+            # Before its items: a body has room for tens of thousands, each with an error of its own.
+            raise ValidationError(f"Longer than maximum length {limits.STOPS}.")
         found: str | list[str] = (self._many if isinstance(value, list) else self._one).deserialize(value)
         return found
 

@@ -70,6 +70,21 @@ def test_what_there_is_no_time_for_is_null_in_a_list_and_rendered_alone(sqlite_r
     assert alone["content_html"] is not None
 
 
+def test_html_of_a_list_is_bounded_and_the_rest_is_rendered_alone(sqlite_rest: Rest) -> None:
+    session_id = sqlite_rest.new_session()
+    code = "```html\n" + "<a " * 1_000 + "\n```\n"
+    sent = [sqlite_rest.say(session_id, f"{number}\n\n{code}" + code * 4) for number in range(8)]
+    path = f"/sessions/{session_id}/messages?render=html"
+
+    for message in sent:
+        assert sqlite_rest.get(f"/messages/{message['id']}?render=html").get_json()["content_html"]
+    shown = [message["content_html"] for message in sqlite_rest.get(path).get_json()["messages"]]
+
+    assert shown[0] is not None
+    assert shown[-1] is None
+    assert sum(len(html or "") for html in shown) <= rendering.REQUEST_CHARACTERS
+
+
 def test_only_html_can_be_asked_for(sqlite_rest: Rest) -> None:
     session_id = sqlite_rest.new_session()
 

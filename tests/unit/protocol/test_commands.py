@@ -26,3 +26,12 @@ def test_of_very_many_unknown_names_some_are_told_and_nothing_else_is_looked_at(
 
     assert len(refused.value.errors) == 100
     assert time.process_time() - began < 0.02
+
+
+def test_list_that_is_too_long_is_one_error() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        read_command({"type": "send_message", "content": "x", "stop": [1] * 10_000})
+
+    assert refused.value.errors is not None
+    assert len(refused.value.errors) == 1
+    assert "maximum length 4" in refused.value.message

@@ -219,3 +219,37 @@ def test_a_text_that_is_too_long_is_shown_as_it_was_written() -> None:
     text = "*<b>*" * (MOST_CHARACTERS // 5 + 1)
 
     assert html(text).startswith('<p class="as-written">*&lt;b&gt;**&lt;b')
+
+
+HOSTILE = {
+    "code": ("```html\n" + "<a " * 3_300 + "\n```\n") * 5,
+    "emphasis": "~~a~~ " * 8_000,
+    "links": "[a](http://x.y) " * 3_000,
+    "items": "- *a*\n" * 8_000,
+    "table": "|a|b|\n|-|-|\n" + "|*a*|b|\n" * 6_000,
+    "brackets": "[" * 50_000,
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_others_run_while_a_text_is_rendered(text: str) -> None:
+    slices: list[float] = []
+
+    render(text, Patience(0.25, pause=slices.append))
+
+    assert len(slices) > 10
+    # Of processor time, so a busy machine changes little; without pauses it would be all of it.
+    assert max(slices) < 0.1
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_html_is_bounded(text: str) -> None:
+    assert len(render(text, Patience(10))) <= 750_000
+
+
+def test_blocks_that_are_cleaned_apart_make_the_whole() -> None:
+    blocks = [f"# {number}\n\n- *a*\n- b\n\n> c\n\n`d` " + "word " * 300 for number in range(20)]
+
+    whole = render("\n\n".join(blocks), Patience(10))
+
+    assert whole == "".join(render(block, Patience(10)) for block in blocks)
