@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from chat_backend.models.base import Base, new_id, time_of
 
 _ACTIVE = text("is_active")
+_DELETED = text("deleted_at IS NOT NULL")
 
 
 class ChatSession(Base):
@@ -24,6 +25,7 @@ class ChatSession(Base):
         Index("idx_chat_sessions_user_active", "user_id", "is_active"),
         Index("idx_chat_sessions_created", "created_at"),
         Index("idx_chat_sessions_active", "user_id", postgresql_where=_ACTIVE, sqlite_where=_ACTIVE),
+        Index("idx_chat_sessions_deleted", "id", postgresql_where=_DELETED, sqlite_where=_DELETED),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -39,6 +41,8 @@ class ChatSession(Base):
     last_seq: Mapped[int] = mapped_column(default=0)
     last_offset: Mapped[int] = mapped_column(default=0)
     last_message_at: Mapped[datetime]
+    # Set when a user deletes the chat session. It has no participants from then on, and workers delete its rows.
+    deleted_at: Mapped[datetime | None]
 
     @classmethod
     def new(cls, user_id: str, **fields: Any) -> ChatSession:
