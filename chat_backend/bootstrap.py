@@ -19,10 +19,11 @@ from sqlalchemy.orm import Session, sessionmaker
 from chat_backend.config import Settings
 from chat_backend.domain.errors import Unavailable
 from chat_backend.models import db
-from chat_backend.models.engine import BUSY_SECONDS, engine_options, prepare
+from chat_backend.models.engine import BUSY_SECONDS, LOCK_SECONDS, engine_options, prepare
 from chat_backend.protocol.envelope import Envelope
 from chat_backend.queue.enqueue import Doorbell
 from chat_backend.realtime.publisher import Publisher
+from chat_backend.row_locks import LockQueues, LockWaits
 from chat_backend.unit_of_work import Outbound, UnitOfWork
 
 log = logging.getLogger(__name__)
@@ -84,21 +85,37 @@ class Backend:
         # a few at a time, so that under load who waits holds no connection and who writes is soon done.
         sqlite = self.engine.dialect.name == "sqlite"
         self._turns = _Turns(1, BUSY_SECONDS) if sqlite else _Turns(WRITERS, WRITER_PATIENCE_SECONDS, urgent_places=1)
+        pool_size = self.settings.database_pool_size or POOL_SIZE
+        # SQLite has no row locks. Else at most a quarter of the connections wait for some.
+        self._locks = None if sqlite else LockQueues(seconds=LOCK_SECONDS, connections=max(1, pool_size // 4))
 
     @contextmanager
     def unit_of_work(self, *, urgent: bool = False) -> Iterator[UnitOfWork]:
-        """Open a transaction that writes; after it committed, tell the world.
+        """Open a transaction that writes; after it has committed, publish what it has gathered.
 
-        What is urgent stands in no line. Raises Unavailable when the database can't be used.
+        Urgent transactions bypass the writer limit. Raises Unavailable if the database can't be used.
         """
-        with self._turns.take(urgent=urgent), _translated(), self._writing() as session, session.begin():
+        with self._turns.take(urgent=urgent) as place, _translated(), self._lock_waits(place) as session:
             uow = UnitOfWork(session, self.settings.max_storage_bytes_per_user)
             yield uow
             uow.write_down()
+            session.commit()
         try:
             uow.tell_the_world(self.out)
         except Exception:  # what committed has happened: nothing after it may fail the caller
             log.exception("could not tell the world", extra={"action": "tell"})
+
+    @contextmanager
+    def _lock_waits(self, place: _Place) -> Iterator[Session]:
+        """Open a session that can wait for row locks. What was not committed is rolled back."""
+        session = self._writing()
+        waits = LockWaits(self._locks, session, place) if self._locks else None
+        try:
+            yield session
+        finally:
+            session.close()
+            if waits:
+                waits.leave()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -126,18 +143,27 @@ class _Turns:
         self._freed = threading.Condition(threading.Lock())
 
     @contextmanager
-    def take(self, *, urgent: bool = False) -> Iterator[None]:
+    def take(self, *, urgent: bool = False) -> Iterator[_Place]:
+        place = _Place(self)
+        place.take(urgent=urgent)
+        try:
+            yield place
+        finally:
+            place.give_back()
+
+    def acquire(self, *, urgent: bool) -> None:
+        """Take a place. Raises Unavailable if none is free in time."""
         with self._freed:
             if not (self._wait_urgently() if urgent else self._wait()):
                 raise _unavailable()
             self._free -= 1
-        try:
-            yield
-        finally:
-            with self._freed:
-                self._free += 1
-                # Who is woken while something urgent waits leaves the place to it: then all have to be woken.
-                self._freed.notify_all() if self._urgent else self._freed.notify()
+
+    def release(self) -> None:
+        """Give a place back."""
+        with self._freed:
+            self._free += 1
+            # A waiter that is woken leaves the place to an urgent one: then all have to be woken.
+            self._freed.notify_all() if self._urgent else self._freed.notify()
 
     def _wait(self) -> bool:
         return self._freed.wait_for(lambda: self._free > 0 and not self._urgent, self._patience_seconds)
@@ -149,6 +175,31 @@ class _Turns:
         finally:
             self._urgent -= 1
             self._freed.notify()
+
+
+class _Place:
+    """The place of one unit of work."""
+
+    def __init__(self, turns: _Turns) -> None:
+        self._turns = turns
+        self._is_held = False
+
+    def take(self, *, urgent: bool) -> None:
+        self._turns.acquire(urgent=urgent)
+        self._is_held = True
+
+    def give_back(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            self._turns.release()
+
+    @contextmanager
+    def given_back(self) -> Iterator[None]:
+        """Give the place back, then take one again; not after an error, for then the unit of work ends."""
+        self.give_back()
+        yield
+        # Urgent: whoever has waited for a lock holds it now, and others wait for it.
+        self.take(urgent=True)
 
 
 @contextmanager

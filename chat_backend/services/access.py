@@ -13,6 +13,7 @@ from chat_backend.domain.enums import ParticipantRole
 from chat_backend.domain.errors import Forbidden, NotFound
 from chat_backend.domain.user import User
 from chat_backend.models import ChatSession, LlmJob, Message, Participant
+from chat_backend.row_locks import lock_first
 
 Below = TypeVar("Below", Message, LlmJob)
 
@@ -31,18 +32,32 @@ READ, WRITE, OWN = Access.READ, Access.WRITE, Access.OWN
 _GRANTED: dict[str, Access] = {ParticipantRole.VIEWER: READ, ParticipantRole.MEMBER: WRITE, ParticipantRole.OWNER: OWN}
 
 
-# Made once: to put a statement together costs as much as to execute it.
+# Built once: to build a statement costs as much as to execute it.
 _ENTRANCE = (
     select(ChatSession, Participant.role)
     .join(Participant, Participant.session_id == ChatSession.id)
     .where(ChatSession.id == bindparam("session_id"), Participant.user_id == bindparam("user_id"))
 )
-_ENTRANCE_LOCKED = _ENTRANCE.with_for_update(of=ChatSession).execution_options(populate_existing=True)
-_SESSION_OF_JOB_LOCKED = (
+_ROLE = select(Participant.role).where(
+    Participant.session_id == bindparam("session_id"), Participant.user_id == bindparam("user_id")
+)
+_HERE = ChatSession.deleted_at.is_(None)
+# Only participants may lock a chat session. Their role is read in a statement of its own, after the lock: a statement
+# that waits for a lock sees the other tables as they were before the wait.
+_SESSION = (
     select(ChatSession)
-    .where(ChatSession.id == select(LlmJob.session_id).where(LlmJob.id == bindparam("job_id")).scalar_subquery())
-    .with_for_update()
+    .where(ChatSession.id == bindparam("session_id"), _HERE, _ROLE.exists())
     .execution_options(populate_existing=True)
+)
+_SESSION_NOW, _SESSION_WAIT = (_SESSION.with_for_update(of=ChatSession, skip_locked=skip) for skip in (True, False))
+_SESSION_ID_OF_JOB = select(LlmJob.session_id).where(LlmJob.id == bindparam("job_id"))
+_SESSION_OF_JOB = (
+    select(ChatSession)
+    .where(ChatSession.id == _SESSION_ID_OF_JOB.scalar_subquery(), _HERE)
+    .execution_options(populate_existing=True)
+)
+_OF_JOB_NOW, _OF_JOB_WAIT = (
+    _SESSION_OF_JOB.with_for_update(of=ChatSession, skip_locked=skip) for skip in (True, False)
 )
 
 
@@ -59,12 +74,31 @@ def enter(session: Session, session_id: UUID, user: User, *, to: Access, lock: b
 
 
 def let_in(session: Session, session_id: UUID, user: User, *, lock: bool = False) -> tuple[ChatSession, str]:
-    """Return a chat session and the user's role in it, of one moment. Raises NotFound for strangers."""
-    query = _ENTRANCE_LOCKED if lock else _ENTRANCE
-    row = session.execute(query, {"session_id": session_id, "user_id": user.id}).one_or_none()
-    if row is None:
+    """Return a chat session and the user's role in it, of one moment. Raises NotFound for strangers.
+
+    With lock, for the rest of the transaction; then it must be the first lock, before anything is written.
+    """
+    who = {"session_id": session_id, "user_id": user.id}
+    if not lock:
+        row = session.execute(_ENTRANCE, who).one_or_none()
+        chat, role = row if row else (None, None)
+    else:
+        chat = lock_first(
+            session,
+            session_id,
+            find=lambda: session_id if session.scalar(_ROLE, who) else None,
+            now=lambda: session.scalar(_SESSION_NOW, who),
+            blocking=lambda: session.scalar(_SESSION_WAIT, who),
+        )
+        role = session.scalar(_ROLE, who) if chat else None
+    if chat is None or role is None:
         raise no_such("chat session")
-    return row[0], row[1]
+    return chat, role
+
+
+def is_participant(session: Session, session_id: UUID, user_id: str) -> bool:
+    """Return whether a user takes part in a chat session."""
+    return session.scalar(_ROLE, {"session_id": session_id, "user_id": user_id}) is not None
 
 
 def granted(role: str) -> Access:
@@ -89,8 +123,15 @@ def session_of(session: Session, kind: type[Below], id: UUID, user: User) -> UUI
 
 
 def lock_session_of(session: Session, job_id: UUID) -> ChatSession | None:
-    """Lock a job's chat session for the rest of the transaction, for who acts for nobody; None where it is gone."""
-    return session.scalar(_SESSION_OF_JOB_LOCKED, {"job_id": job_id})
+    """Lock a job's chat session for the rest of the transaction, on nobody's behalf; None if it is deleted."""
+    which = {"job_id": job_id}
+    return lock_first(
+        session,
+        None,
+        find=lambda: session.scalar(_SESSION_ID_OF_JOB, which),
+        now=lambda: session.scalar(_OF_JOB_NOW, which),
+        blocking=lambda: session.scalar(_OF_JOB_WAIT, which),
+    )
 
 
 def no_such(what: str) -> NotFound:

@@ -26,6 +26,7 @@ from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message
 from chat_backend.models.base import database_clock, now
 from chat_backend.models.llm_job import DUE, FOLLOWING, LOST, MUST_WAIT
 from chat_backend.protocol.events import Happening
+from chat_backend.row_locks import lock_next
 from chat_backend.services import prompts, summaries, titles
 from chat_backend.services.access import lock_session_of
 from chat_backend.services.llm_jobs import end
@@ -133,9 +134,9 @@ _OWNED = (
     .join(Message, Message.id == LlmJob.assistant_message_id)
     .outerjoin(LlmAttempt, and_(LlmAttempt.job_id == LlmJob.id, LlmAttempt.number == LlmJob.attempt))
     .where(LlmJob.id == bindparam("job_id"))
-    .with_for_update(of=[LlmJob, Message])
     .execution_options(populate_existing=True)
 )
+_OWNED_NOW, _OWNED_WAIT = (_OWNED.with_for_update(of=[LlmJob, Message], skip_locked=skip) for skip in (True, False))
 _ASKED = select(LlmJob.chain, LlmJob.chain_position, LlmJob.user_id).where(LlmJob.id == bindparam("job_id"), DUE | LOST)
 
 
@@ -219,8 +220,14 @@ def _due(uow: UnitOfWork, job_id: UUID, terms: Terms, takeover: Takeover) -> Own
 
 def _lock(uow: UnitOfWork, job_id: UUID) -> Owned | None:
     chat = lock_session_of(uow.session, job_id)
-    row = uow.session.execute(_OWNED, {"job_id": job_id}).one_or_none() if chat else None
-    if chat is None or row is None:
+    if chat is None:
+        return None
+    row = lock_next(
+        uow.session,
+        now=lambda: uow.session.execute(_OWNED_NOW, {"job_id": job_id}).one_or_none(),
+        blocking=lambda: uow.session.execute(_OWNED_WAIT, {"job_id": job_id}).one_or_none(),
+    )
+    if row is None:
         return None
     job, reply, attempt, clock, waits, following = row
     if job.attempt <= 1:

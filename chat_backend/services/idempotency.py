@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Table, bindparam, delete, select
+from sqlalchemy import BigInteger, Table, bindparam, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from chat_backend.domain import limits
@@ -19,6 +19,7 @@ from chat_backend.domain.errors import ErrorCode, InvalidInput, MalformedRequest
 from chat_backend.domain.user import User
 from chat_backend.models import IdempotencyKey
 from chat_backend.models.base import database_now
+from chat_backend.row_locks import lock_first
 from chat_backend.unit_of_work import UnitOfWork
 
 NOWHERE = UUID(int=0)
@@ -36,6 +37,8 @@ _MADE = (
     .where(_KEYS.c.key == bindparam("named"))
     .values({name: bindparam(name) for name in ("session_id", "message_id", "job_id")})
 )
+_LOCK_NOW = select(func.pg_try_advisory_xact_lock(bindparam("number", type_=BigInteger)))
+_LOCK_WAIT = select(func.pg_advisory_xact_lock(bindparam("number", type_=BigInteger)))
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -63,12 +66,14 @@ class Intent:
 def begin(uow: UnitOfWork, user: User, intent: Intent | None, *, scope: UUID = NOWHERE) -> IdempotencyKey | None:
     """Return what was made under this key, or note the key and return None.
 
-    Of parallel transactions with one key, all but one wait here and then see what that one made.
-    Raises InvalidInput where the key stands for something else.
+    Concurrent transactions with the same key serialize: by the lock of the chat session that is the scope, or here.
+    Raises InvalidInput if the key was used for another request.
     """
     if intent is None:
         return None
     row = (user.id, scope, intent.key)
+    if scope == NOWHERE and uow.session.get_bind().dialect.name == "postgresql":
+        _lock(uow, row)
     if _note(uow, row, intent) or (_forget_expired(uow, row, intent) and _note(uow, row, intent)):
         return None
     made = uow.session.scalars(select(IdempotencyKey).where(*_is(row))).one_or_none()
@@ -98,6 +103,19 @@ def made(
         row = {"of_user": user.id, "in_scope": scope, "named": intent.key}
         made = {"session_id": session_id, "message_id": message_id, "job_id": job_id}
         uow.session.connection().execute(_MADE, row | made)
+
+
+def _lock(uow: UnitOfWork, row: tuple[str, UUID, str]) -> None:
+    """Lock a key that lies in no chat session, so that nobody has to wait at the insert."""
+    digest = hashlib.sha256(json.dumps([row[0], row[2]]).encode()).digest()
+    which = {"number": int.from_bytes(digest[:8], signed=True)}
+    lock_first(
+        uow.session,
+        digest,
+        find=lambda: digest,
+        now=lambda: uow.session.scalar(_LOCK_NOW, which) or None,
+        blocking=lambda: uow.session.execute(_LOCK_WAIT, which).first(),
+    )
 
 
 def _is(row: tuple[str, UUID, str]) -> tuple[Any, ...]:

@@ -28,6 +28,7 @@ from chat_backend.models import ChatSession, LlmJob, Message
 from chat_backend.models.base import database_clock, new_id, now
 from chat_backend.models.llm_job import UNFINISHED
 from chat_backend.protocol.events import Happening
+from chat_backend.row_locks import lock_next
 from chat_backend.services import backlog, idempotency, quotas, summaries
 from chat_backend.services.access import WRITE, enter, no_such, session_of
 from chat_backend.services.idempotency import Intent
@@ -36,7 +37,16 @@ from chat_backend.unit_of_work import UnitOfWork
 
 NO_QUOTA = Quota()
 # Made once: to put a statement together costs as much as to execute it.
+_JOB = (
+    select(LlmJob)
+    .where(LlmJob.id == bindparam("job_id"), LlmJob.session_id == bindparam("session_id"))
+    .execution_options(populate_existing=True)
+)
+_JOB_NOW, _JOB_WAIT = (_JOB.with_for_update(skip_locked=skip) for skip in (True, False))
 _UNFINISHED = select(LlmJob).where(LlmJob.session_id == bindparam("session_id"), UNFINISHED).order_by(LlmJob.position)
+_UNFINISHED_NOW, _UNFINISHED_WAIT = (
+    _UNFINISHED.with_for_update(skip_locked=skip).execution_options(populate_existing=True) for skip in (True, False)
+)
 
 
 def ask(
@@ -169,12 +179,26 @@ def unfinished(session: Session, session_id: UUID) -> list[LlmJob]:
     return list(session.scalars(_UNFINISHED, {"session_id": session_id}))
 
 
+def lock_unfinished(session: Session, session_id: UUID, known: list[LlmJob]) -> list[LlmJob]:
+    """Lock the unfinished jobs of a chat session, whose lock the caller holds; a heartbeat may hold theirs."""
+    if not known:
+        return known
+    which = {"session_id": session_id}
+
+    def now() -> list[LlmJob] | None:
+        found = list(session.scalars(_UNFINISHED_NOW, which))
+        return found if len(found) == len(known) else None
+
+    return lock_next(session, now=now, blocking=lambda: list(session.scalars(_UNFINISHED_WAIT, which))) or []
+
+
 def _make_room(uow: UnitOfWork, chat: ChatSession, waiting: list[LlmJob], on_busy: str, user: User) -> None:
     # A setting of a newer release that is not known here means: wait.
     if on_busy == OnBusy.REJECT and waiting:
         details = {"job_id": str(waiting[0].id)}
         raise Conflict("Another prompt is being answered.", code=ErrorCode.SESSION_BUSY, details=details)
     if on_busy == OnBusy.INTERRUPT:
+        lock_unfinished(uow.session, chat.id, waiting)
         quotas.hold_days(uow.session, user.id, waiting)
         # From the back, so that no waiting job is woken by the end of the one before it.
         for job in reversed(waiting):
@@ -250,7 +274,9 @@ def regenerate(
     if made := idempotency.begin(uow, user, intent, scope=chat.id):
         return _made_before(uow, made.job_id), True
     reply = uow.session.get(Message, message_id, populate_existing=True)
-    if reply is None or reply.job_id is None:
+    if reply is None or reply.session_id != chat.id:
+        raise no_such("message")
+    if reply.job_id is None:
         raise Conflict("Only a reply can be regenerated.", code=ErrorCode.NOT_A_REPLY)
     if not is_finished(reply.status):
         raise Conflict("The reply is still being written.", code=ErrorCode.MESSAGE_BUSY)
@@ -293,8 +319,11 @@ def cancel(uow: UnitOfWork, job_id: UUID, user: User, *, intent: Intent | None =
     """
     session_id = session_of(uow.session, LlmJob, job_id, user)
     chat = enter(uow.session, session_id, user, to=WRITE, lock=True)
-    job = uow.session.scalar(
-        select(LlmJob).where(LlmJob.id == job_id).with_for_update().execution_options(populate_existing=True)
+    which = {"job_id": job_id, "session_id": chat.id}
+    job = lock_next(
+        uow.session,
+        now=lambda: uow.session.scalar(_JOB_NOW, which),
+        blocking=lambda: uow.session.scalar(_JOB_WAIT, which),
     )
     if job is None:
         raise no_such("job")

@@ -171,7 +171,7 @@ def change(uow: UnitOfWork, message_id: UUID, user: User, **fields: Any) -> Mess
     session_id = session_of(uow.session, Message, message_id, user)
     chat = enter(uow.session, session_id, user, to=WRITE, lock=True)
     message = uow.session.get(Message, message_id, populate_existing=True)
-    if message is None:
+    if message is None or message.session_id != chat.id:
         raise no_such("message")
     if message.user_id != user.id and let_in(uow.session, session_id, user)[1] != "owner":
         raise Forbidden("Only its author and the owner may change a message.")

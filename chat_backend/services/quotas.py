@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -21,10 +21,16 @@ from chat_backend.domain.errors import ErrorCode, TooMany
 from chat_backend.domain.quota import Amount, Quota, Reservation, Standing
 from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message, QuotaDay
 from chat_backend.models.base import now
+from chat_backend.row_locks import lock_next
 from chat_backend.services import prompts
 
 # What is only reserved may be released at any moment.
 SOON_SECONDS = 10
+_DAY_NOW = (
+    select(QuotaDay.user_id)
+    .where(QuotaDay.user_id == bindparam("user_id"), QuotaDay.day == bindparam("day"))
+    .with_for_update(skip_locked=True)
+)
 
 
 def reserve(
@@ -45,7 +51,7 @@ def reserve(
     """
     at = now()
     session.flush()  # what this transaction has settled holds nothing any more
-    _add(session, user_id, _day(at), Amount())
+    _lock_day(session, user_id, _day(at))
     standing = _standing(session, user_id, at)
     _check("requests", quota.requests, standing.used.requests, standing.reserved.requests, at)
     _check("tokens", quota.tokens, standing.used.tokens, standing.reserved.tokens, at)
@@ -92,9 +98,8 @@ def hold_days(session: Session, user_id: str, jobs: Iterable[LlmJob]) -> None:
     """
     days = {(job.user_id, _day(job.created_at)) for job in jobs if job.holds_reservation}
     if days:
-        # Not by a select: it does not lock the day of whom nobody has counted yet, which is then made in any order.
         for user, day in sorted(days | {(user_id, _day(now()))}):
-            _add(session, user, day, Amount())
+            _lock_day(session, user, day)
 
 
 def settle(session: Session, job: LlmJob, text: str) -> None:
@@ -107,12 +112,14 @@ def settle(session: Session, job: LlmJob, text: str) -> None:
     in_vain = job.status == JobStatus.FAILED and job.error_code != ErrorCode.REPLY_TOO_LONG
     requests = 1 if job.attempts and not in_vain else 0
     spent = sum(_cost(attempt, job, text) for attempt in job.attempts)
+    _lock_day(session, job.user_id, _day(job.created_at))
     _add(session, job.user_id, _day(job.created_at), Amount(requests, spent))
     job.reserved_prompt_tokens = job.reserved_reply_tokens = None
 
 
 def charge(session: Session, job: LlmJob, attempt: LlmAttempt) -> None:
     """Count what a call took that was made after its job had been settled."""
+    _lock_day(session, job.user_id, _day(job.created_at))
     _add(session, job.user_id, _day(job.created_at), Amount(0, _cost(attempt, job, "")))
 
 
@@ -150,6 +157,17 @@ def _standing(session: Session, user_id: str, at: datetime) -> Standing:
 def resets_at() -> datetime:
     """Return when the day ends."""
     return _next_midnight(now())
+
+
+def _lock_day(session: Session, user_id: str, day: date) -> None:
+    """Lock a user's day until the commit, and create it where it is missing."""
+    which = {"user_id": user_id, "day": day}
+    # An upsert in the end: a row that does not exist can't be locked by a select.
+    lock_next(
+        session,
+        now=lambda: session.scalar(_DAY_NOW, which),
+        blocking=lambda: _add(session, user_id, day, Amount()),
+    )
 
 
 def _add(session: Session, user_id: str, day: date, amount: Amount) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from chat_backend.domain.user import User
 from chat_backend.models import Ticket
 from chat_backend.models.base import database_now
-from chat_backend.services.access import READ, enter
+from chat_backend.services.access import READ, enter, is_participant
 from chat_backend.unit_of_work import UnitOfWork
 
 
@@ -42,11 +42,14 @@ def is_known(session: Session, session_id: UUID, text: str) -> bool:
 
 
 def redeem(uow: UnitOfWork, session_id: UUID, text: str) -> User | None:
-    """Use a ticket up; None where it is none, is used, has ended, or is for another session."""
+    """Use a ticket up; None if it is unknown, was used, has ended, or its user is no participant any more."""
+    # A ticket that is locked is being used, or deleted with its user's removal.
+    found = select(Ticket.digest).where(Ticket.digest == _digest(text), Ticket.session_id == session_id)
+    unlocked = found.with_for_update(skip_locked=True).scalar_subquery()
+    used = delete(Ticket).where(Ticket.digest == unlocked).execution_options(synchronize_session=False)
     ended = (Ticket.expires_at < database_now()).label("ended")
-    used = delete(Ticket).where(Ticket.digest == _digest(text), Ticket.session_id == session_id)
     row = uow.session.execute(used.returning(Ticket.user_id, ended, Ticket.token_expires_at)).first()
-    if row is None or row.ended:
+    if row is None or row.ended or not is_participant(uow.session, session_id, row.user_id):
         return None
     return User(row.user_id, expires_at=row.token_expires_at)
 
