@@ -1,4 +1,4 @@
-"""What every worker does now and then beside its jobs: it deletes what is past its time."""
+"""What every worker does now and then beside its jobs: it deletes what is past its time, or was deleted by a user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BUDGET_SECONDS = 30.0
 
 
 class Housekeeper:
-    """Deletes keys, audit, events and titles that nobody will finish. Any number of processes may do so at once."""
+    """Deletes in portions. Any number of processes may do so at once."""
 
     def __init__(
         self,
@@ -41,6 +41,22 @@ class Housekeeper:
         deadline = time.monotonic() + self._budget_seconds
         while self._forget_portions() and time.monotonic() < deadline and not self._stopped.is_set():
             pass
+
+    def delete_sessions(self) -> None:
+        """Delete the rows of chat sessions that users have deleted. Raises Unavailable.
+
+        After each portion others get as much time to write as it has taken.
+        """
+        with self._backend.reading() as session:
+            deleted = housekeeping.deleted_sessions(session)
+        for session_id in deleted:
+            is_gone = False
+            while not is_gone and not self._stopped.is_set():
+                with self._backend.unit_of_work() as uow:
+                    uow.session.connection()
+                    begun = time.monotonic()
+                    is_gone = housekeeping.delete_portion(uow, session_id)
+                self._stopped.wait(time.monotonic() - begun)
 
     def _forget_portions(self) -> bool:
         """Delete a portion of each kind, so that none waits for another; return whether there may be more."""

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 CENSUS_SECONDS = 5.0
 HOUSEKEEPING_SECONDS = 60.0
+DELETION_SECONDS = 2.0
 # From SIGTERM to the end, whatever hangs; platforms kill after 30 s or so.
 LIFE_SECONDS = 22.0
 LAST_STEPS_SECONDS = 1.5
@@ -246,6 +247,7 @@ class Runtime:
             (self._report_census, CENSUS_SECONDS),
             # Apart from the census: it may take as long as a worker is believed to live without one.
             (self._housekeep, HOUSEKEEPING_SECONDS),
+            (self._housekeeper.delete_sessions, DELETION_SECONDS),
         ]
         threading.Thread(target=self._run_loop, name="loop", daemon=True).start()
         asyncio.run_coroutine_threadsafe(self._steps.open(), self._loop).result(5)

@@ -39,11 +39,19 @@ def _as_json(diagnosis: Diagnosis) -> str:
         finding.name: {"count": finding.count, "examples": [str(id) for id in finding.examples]}
         for finding in diagnosis.violations
     }
-    return json.dumps({"healthy": diagnosis.healthy, "violations": violations, "load": diagnosis.load})
+    return json.dumps(
+        {
+            "healthy": diagnosis.healthy,
+            "violations": violations,
+            "load": diagnosis.load,
+            "deleted_sessions": diagnosis.deleted_sessions,
+        }
+    )
 
 
 def _as_table(diagnosis: Diagnosis) -> str:
-    lines = [f"{name:<22}{count:>8}" for name, count in diagnosis.load.items()] + [""]
+    waiting = diagnosis.load | {"deleted_sessions": diagnosis.deleted_sessions}
+    lines = [f"{name:<22}{count:>8}" for name, count in waiting.items()] + [""]
     for finding in diagnosis.violations:
         lines.append(f"{finding.name:<22}{finding.count:>8}  {finding.meaning}")
         lines += [f"{'':<32}{id}" for id in finding.examples]

@@ -11,12 +11,12 @@ from sqlalchemy.orm import Session
 from chat_backend.domain.enums import AuditAction, ParticipantRole
 from chat_backend.domain.errors import Conflict, ErrorCode
 from chat_backend.domain.user import User
-from chat_backend.models import ChatSession, IdempotencyKey, LlmJob, Message, Participant
+from chat_backend.models import ChatSession, LlmJob, Message, Participant, Ticket
 from chat_backend.models.base import now
 from chat_backend.models.llm_job import UNFINISHED
 from chat_backend.models.text_search import reads
 from chat_backend.protocol.events import Happening
-from chat_backend.services import idempotency, quotas, storage
+from chat_backend.services import housekeeping, idempotency, llm_jobs, quotas
 from chat_backend.services.access import OWN, READ, enter, no_such
 from chat_backend.services.idempotency import Intent
 from chat_backend.services.paging import Page, fetch, read_id, row_bytes
@@ -51,7 +51,7 @@ def make(
 
 
 def _owns(session: Session, user: User, *, at_least: int) -> bool:
-    mine = select(ChatSession.id).where(ChatSession.user_id == user.id)
+    mine = select(ChatSession.id).where(ChatSession.user_id == user.id, ChatSession.deleted_at.is_(None))
     return session.scalar(mine.offset(at_least - 1).limit(1)) is not None
 
 
@@ -103,22 +103,31 @@ def touch(chat: ChatSession) -> None:
     chat.updated_at = max(now(), chat.updated_at)
 
 
-def remove(uow: UnitOfWork, session_id: UUID, user: User) -> None:
-    """Delete a chat session and everything below it; running jobs stop, connections close."""
+def remove(uow: UnitOfWork, session_id: UUID, user: User, *, seconds: float = housekeeping.PORTION_SECONDS) -> None:
+    """Delete a chat session: nobody finds it or anything of it any more, jobs stop, connections close.
+
+    Its rows may be many: what takes longer to delete than `seconds` is left to workers.
+    """
     chat = enter(uow.session, session_id, user, to=OWN, lock=True)
-    _stop_jobs(uow, chat, user)
-    storage.release(uow, Message.session_id == chat.id)
-    uow.session.execute(delete(IdempotencyKey).where(IdempotencyKey.scope == chat.id))
-    uow.session.execute(delete(ChatSession).where(ChatSession.id == chat.id))
+    _delete_unfinished_jobs(uow, chat, user)
+    # Every lookup goes through the participants, that of older code too.
+    for kind in (Participant, Ticket):
+        uow.session.execute(delete(kind).where(kind.session_id == chat.id))
+    chat.deleted_at = now()
+    uow.session.flush()
+    housekeeping.delete_portion(uow, chat.id, seconds=seconds)
     uow.close(session_id, user)
 
 
-def _stop_jobs(uow: UnitOfWork, chat: ChatSession, user: User) -> None:
-    query = select(LlmJob, Message.content).join(Message, Message.id == LlmJob.assistant_message_id)
-    unfinished = query.where(LlmJob.session_id == chat.id, UNFINISHED)
-    stopped = uow.session.execute(unfinished).all()
-    quotas.hold_days(uow.session, user.id, [job for job, _ in stopped])
-    for job, text in stopped:
+def _delete_unfinished_jobs(uow: UnitOfWork, chat: ChatSession, user: User) -> None:
+    jobs = llm_jobs.lock_unfinished(uow.session, chat.id, llm_jobs.unfinished(uow.session, chat.id))
+    quotas.hold_days(uow.session, user.id, jobs)
+    for job in jobs:
         uow.cancel(job.id)
-        quotas.settle(uow.session, job, text)
-    uow.session.flush()  # the rows are about to go, in one statement
+        text = select(Message.content).where(Message.id == job.assistant_message_id)
+        quotas.settle(uow.session, job, uow.session.scalar(text) or "")
+    uow.session.flush()
+    # Not marked as cancelled: a worker that finds no job stops, whatever version it is of.
+    uow.session.execute(
+        delete(LlmJob).where(LlmJob.session_id == chat.id, UNFINISHED).execution_options(synchronize_session=False)
+    )

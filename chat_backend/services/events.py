@@ -41,6 +41,7 @@ _CURSORS = select(
 ).outerjoin(
     SessionEvent, and_(SessionEvent.session_id == ChatSession.id, SessionEvent.offset == ChatSession.last_offset)
 )
+_CURSORS = _CURSORS.where(ChatSession.deleted_at.is_(None))
 _CURRENT_CURSOR = _CURSORS.where(ChatSession.id == bindparam("session_id"))
 _IN_PROGRESS = (
     select(Message)
@@ -95,7 +96,7 @@ def after(session: Session, session_id: UUID, since: int, *, limit: int) -> list
     In the place of an event that can't be read stands a `session_update`, so that offsets stay contiguous.
     """
     chat = session.get(ChatSession, session_id)
-    if chat is None:
+    if chat is None or chat.deleted_at is not None:
         return []
     try:
         return _read(session, chat, since, limit)

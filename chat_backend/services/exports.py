@@ -17,7 +17,7 @@ _BATCH = 500
 
 def sessions_of(session: Session, user_id: str | None) -> list[UUID]:
     """Return the ids of the chat sessions a user takes part in, or of all, in the order they were made."""
-    query = select(ChatSession.id).order_by(ChatSession.id)
+    query = select(ChatSession.id).where(ChatSession.deleted_at.is_(None)).order_by(ChatSession.id)
     if user_id is not None:
         mine = select(Participant.session_id).where(Participant.user_id == user_id)
         query = query.where(ChatSession.id.in_(mine))
@@ -27,7 +27,7 @@ def sessions_of(session: Session, user_id: str | None) -> list[UUID]:
 def export(session: Session, session_id: UUID) -> dict[str, Any] | None:
     """Return a chat session as REST shows it, with its participants; None where there is none."""
     chat = session.get(ChatSession, session_id)
-    if chat is None:
+    if chat is None or chat.deleted_at is not None:
         return None
     query = select(Participant).where(Participant.session_id == session_id).order_by(Participant.created_at)
     people = [{"user_id": person.user_id, "role": person.role} for person in session.scalars(query)]

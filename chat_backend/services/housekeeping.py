@@ -1,10 +1,11 @@
-"""Delete what is past its time: events, audit entries, idempotency keys, tickets and quota days.
+"""Delete what is past its time, and the rows of chat sessions that users have deleted.
 
 Each function deletes one portion, small enough that other writers of SQLite hardly wait; callers repeat it.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -13,14 +14,30 @@ from sqlalchemy import Delete, case, delete, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from chat_backend.domain import limits
-from chat_backend.models import AuditEntry, ChatSession, IdempotencyKey, QuotaDay, SessionEvent, Ticket
+from chat_backend.models import (
+    AuditEntry,
+    ChatSession,
+    ContextSummary,
+    IdempotencyKey,
+    LlmJob,
+    Message,
+    QuotaDay,
+    SessionEvent,
+    Ticket,
+)
 from chat_backend.models.base import database_now
+from chat_backend.services import storage
+from chat_backend.unit_of_work import UnitOfWork
 
 SESSIONS_AT_ONCE = 100
 # With SQLite 500 keys of a table of 450,000 take about a tenth of a second.
 ROWS_AT_ONCE = 500
 QUOTA_DAYS_KEPT = 40
 DAY_SECONDS = 86_400
+# How long one transaction deletes rows of a deleted chat session, and how many a statement of it: while it lasts,
+# nobody else can write to SQLite.
+PORTION_SECONDS = 0.05
+DELETED_AT_ONCE = 100
 
 
 def forget_expired(session: Session, *, keys_seconds: float) -> int:
@@ -74,7 +91,7 @@ def old_events(session: Session, *, events_seconds: float, after: UUID | None = 
         .scalar_subquery()
     )
     long = select(ChatSession.id, ChatSession.last_offset).where(
-        ChatSession.last_offset > limits.KEPT_EVENTS, first < youngest
+        ChatSession.last_offset > limits.KEPT_EVENTS, ChatSession.deleted_at.is_(None), first < youngest
     )
     if after is not None:
         long = long.where(ChatSession.id > after)
@@ -97,6 +114,66 @@ def forget_events(session: Session, old: Old) -> int:
     """Delete a portion of the old events of one chat session; return how many went."""
     mine = SessionEvent.session_id == old.session_id
     return _gone(session, delete(SessionEvent).where(mine, SessionEvent.offset < old.before))
+
+
+def deleted_sessions(session: Session) -> list[UUID]:
+    """Return some of the chat sessions that users have deleted and that still have rows."""
+    query = select(ChatSession.id).where(ChatSession.deleted_at.is_not(None)).order_by(ChatSession.id)
+    return list(session.scalars(query.limit(SESSIONS_AT_ONCE)))
+
+
+def delete_portion(uow: UnitOfWork, session_id: UUID, *, seconds: float = PORTION_SECONDS) -> bool:
+    """Delete some rows of a chat session that a user has deleted; return whether all of it is gone.
+
+    Takes `seconds`, or a few small statements longer. It may be repeated after any crash, in any process.
+    """
+    deleted = select(ChatSession.id).where(ChatSession.id == session_id, ChatSession.deleted_at.is_not(None))
+    session = uow.session
+    if session.scalar(deleted.with_for_update(skip_locked=True)) is None:
+        return True  # or another process is at it
+    end = time.monotonic() + seconds
+    for delete_some in (_delete_events, _delete_keys, _delete_audit, _delete_summaries, _delete_jobs, delete_messages):
+        while delete_some(uow, session_id) >= DELETED_AT_ONCE:
+            if time.monotonic() > end:
+                return False
+    return bool(_gone(session, delete(ChatSession).where(ChatSession.id == session_id)))
+
+
+def delete_messages(uow: UnitOfWork, session_id: UUID) -> int:
+    """Delete the last few messages of a deleted chat session; return how many. Its jobs are gone already."""
+    # From the last one: a message's children come after it. Deleting the parent first would update all of them.
+    last = select(Message.id).where(Message.session_id == session_id).order_by(Message.seq.desc())
+    some = Message.id.in_(last.limit(DELETED_AT_ONCE))
+    storage.release(uow, some)
+    return _gone(uow.session, delete(Message).where(some))
+
+
+def _delete_jobs(uow: UnitOfWork, session_id: UUID) -> int:
+    some = select(LlmJob.id).where(LlmJob.session_id == session_id).limit(DELETED_AT_ONCE)
+    return _gone(uow.session, delete(LlmJob).where(LlmJob.id.in_(some)))
+
+
+def _delete_events(uow: UnitOfWork, session_id: UUID) -> int:
+    mine = SessionEvent.session_id == session_id
+    some = select(SessionEvent.offset).where(mine).order_by(SessionEvent.offset).limit(DELETED_AT_ONCE)
+    return _gone(uow.session, delete(SessionEvent).where(mine, SessionEvent.offset.in_(some)))
+
+
+def _delete_keys(uow: UnitOfWork, session_id: UUID) -> int:
+    key = (IdempotencyKey.user_id, IdempotencyKey.scope, IdempotencyKey.key)
+    some = select(*key).where(IdempotencyKey.scope == session_id).limit(DELETED_AT_ONCE)
+    return _gone(uow.session, delete(IdempotencyKey).where(tuple_(*key).in_(some)))
+
+
+def _delete_audit(uow: UnitOfWork, session_id: UUID) -> int:
+    some = select(AuditEntry.id).where(AuditEntry.session_id == session_id).limit(DELETED_AT_ONCE)
+    return _gone(uow.session, delete(AuditEntry).where(AuditEntry.id.in_(some)))
+
+
+def _delete_summaries(uow: UnitOfWork, session_id: UUID) -> int:
+    mine = ContextSummary.session_id == session_id
+    some = select(ContextSummary.covered_seq).where(mine).limit(DELETED_AT_ONCE)
+    return _gone(uow.session, delete(ContextSummary).where(mine, ContextSummary.covered_seq.in_(some)))
 
 
 def _gone(session: Session, statement: Delete) -> int:

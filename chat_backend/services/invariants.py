@@ -22,6 +22,9 @@ EXAMPLES = 5
 _HAS_ENDED = LlmJob.status.in_(ENDED_JOB)
 # Of what a newer release has stored only that release can tell whether it is right.
 _KNOWN = and_(LlmJob.status.in_(list(JobStatus)), Message.status.in_(list(MessageStatus)))
+# Of deleted chat sessions some rows are gone already.
+_HERE = ChatSession.deleted_at.is_(None)
+_DELETED = select(ChatSession.id).where(~_HERE)
 _END_OF = {
     JobStatus.SUCCEEDED: MessageStatus.COMPLETE,
     JobStatus.FAILED: MessageStatus.FAILED,
@@ -41,10 +44,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found: violations, which must be none, and the state of the queue."""
+    """What was found: violations, which must be none, the state of the queue, and what is still to be deleted."""
 
     violations: list[Finding]
     load: dict[str, int]
+    deleted_sessions: int = 0
 
     @property
     def healthy(self) -> bool:
@@ -56,7 +60,8 @@ def examine(session: Session, *, patience_seconds: float) -> Diagnosis:
     violations = [
         _finding(session, name, meaning, query(patience_seconds)) for name, (meaning, query) in _RULES.items()
     ]
-    return Diagnosis(violations, load(session))
+    deleted = session.scalar(select(func.count()).select_from(ChatSession).where(~_HERE)) or 0
+    return Diagnosis(violations, load(session), deleted)
 
 
 def queue_state(session: Session, *, patience_seconds: float) -> dict[str, int]:
@@ -112,7 +117,7 @@ def _offset_gaps(patience_seconds: float) -> Select[UUID]:
     return (
         select(ChatSession.id)
         .outerjoin(kept, kept.c.session_id == ChatSession.id)
-        .where(ChatSession.last_offset > 0, or_(kept.c.count.is_(None), ~whole))
+        .where(_HERE, ChatSession.last_offset > 0, or_(kept.c.count.is_(None), ~whole))
     )
 
 
@@ -141,12 +146,13 @@ def _counted_messages(wrong: Condition) -> Select[UUID]:
     )
     count, newest = func.coalesce(stored.c.count, 0), func.coalesce(stored.c.newest, 0)
     joined = select(ChatSession.id).outerjoin(stored, stored.c.session_id == ChatSession.id)
-    return joined.where(wrong(count, newest))
+    return joined.where(_HERE, wrong(count, newest))
 
 
 def _replies_without_job(patience_seconds: float) -> Select[UUID]:
     job = exists().where(LlmJob.assistant_message_id == Message.id, ~_HAS_ENDED)
-    return select(Message.id).where(Message.status.in_(UNFINISHED_REPLY), ~job)
+    is_deleted = Message.session_id.in_(_DELETED)
+    return select(Message.id).where(Message.status.in_(UNFINISHED_REPLY), ~job, ~is_deleted)
 
 
 def _mismatched_ends(patience_seconds: float) -> Select[UUID]:
@@ -168,7 +174,9 @@ def _open_attempts(patience_seconds: float) -> Select[UUID]:
     since = now() - timedelta(seconds=2 * model_titles.LOST_SECONDS + patience_seconds)
     named = and_(LlmAttempt.purpose == Purpose.TITLE, LlmAttempt.started_at > since)
     known = and_(LlmJob.status.in_(list(JobStatus)), LlmAttempt.purpose.in_(list(Purpose)))
-    return select(LlmJob.id).join(LlmAttempt).where(known, LlmAttempt.outcome.is_(None), ~current, ~named)
+    is_deleted = LlmJob.session_id.in_(_DELETED)
+    open_here = (known, LlmAttempt.outcome.is_(None), ~current, ~named, ~is_deleted)
+    return select(LlmJob.id).join(LlmAttempt).where(*open_here)
 
 
 def _miscounted_attempts(patience_seconds: float) -> Select[UUID]:

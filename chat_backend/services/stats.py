@@ -36,7 +36,7 @@ def stats(session: Session, user: User) -> dict[str, Any]:
 
 def _mine(query: Select[Any], user: User) -> Select[Any]:
     if user.is_admin:
-        return query
+        return query.where(ChatSession.deleted_at.is_(None))
     mine = select(Participant.session_id).where(Participant.user_id == user.id)
     return query.where(ChatSession.id.in_(mine))
 
@@ -45,7 +45,8 @@ def _today(user: User) -> Select[Any]:
     midnight = now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     query = select(func.count()).select_from(Message).where(Message.created_at >= midnight)
     if user.is_admin:
-        return query
+        deleted = select(ChatSession.id).where(ChatSession.deleted_at.is_not(None))
+        return query.where(Message.session_id.not_in(deleted))
     mine = select(Participant.session_id).where(Participant.user_id == user.id)
     return query.where(Message.session_id.in_(mine))
 
