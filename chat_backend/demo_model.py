@@ -56,9 +56,14 @@ def greet(name: str) -> str:
 > That was the built-in demo model."""
 
 
+def _command(said: str) -> str:
+    # Messages without replies come as one message, with blank lines between them.
+    return said.strip().rpartition("\n\n")[2].strip().lower().rstrip(".!?")
+
+
 def answer_to(said: str, turns: int) -> str:
     """Give the whole answer to what was said last, in a conversation of so many turns."""
-    words = said.strip().lower().rstrip(".!?")
+    words = _command(said)
     for pattern, answer in ANSWERS:
         if found := re.search(pattern, words):
             return answer(found)
@@ -118,11 +123,11 @@ class DemoModel:
         counts = _usage(turns, tokens)
         if not body.get("stream"):
             return web.json_response(_whole(head, tokens, counts))
-        slow = TOKENS_A_SECOND / SLOW_TOKENS_A_SECOND if re.search(r"\bslowly\b", said.lower()) else 1
+        slow = TOKENS_A_SECOND / SLOW_TOKENS_A_SECOND if re.search(r"\bslowly\b", _command(said)) else 1
         return await _stream(request, head, tokens, counts, pause=self._pause * slow)
 
     def _fails(self, said: str, turns: list[Any]) -> bool:
-        words = said.strip().lower().rstrip(".!?")
+        words = _command(said)
         if words != "fail once":
             return words == "fail"
         asked = json.dumps(turns)

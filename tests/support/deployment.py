@@ -209,7 +209,9 @@ class Deployment:
         with self.backend.reading() as session:
             known = set(session.scalars(select(Message.content)))
             attempts = Counter(map(tuple, session.execute(query)))
-        calls = Counter((call["model"], call["last_user_message"]) for call in self.stub.ledger())
+        # A call that found its kept connection closed is made again within its attempt.
+        answered = [call for call in self.stub.ledger() if not call["dropped"]]
+        calls = Counter((call["model"], call["last_user_message"]) for call in answered)
         too_many = {call: n for call, n in calls.items() if n > attempts[call] and call[1] in known}
         assert not too_many, f"asked more often than there are attempts: {too_many}"
 

@@ -34,6 +34,11 @@ class Entry:
         return vars(self) | {"pieces": list(self.pieces), "text": "".join(self.pieces)}
 
 
+def _last_question(content: str) -> str:
+    """Return the newest of the questions that are sent as one message; a task of ours is one question."""
+    return content if content.startswith(("Sum up the conversation", "Give the ")) else content.rpartition("\n\n")[2]
+
+
 class Ledger:
     """Every request since the start, or since it was cleared."""
 
@@ -44,7 +49,7 @@ class Ledger:
 
     def open(self, body: dict[str, Any], headers: dict[str, str], peer_port: int) -> Entry:
         turns = body.get("messages") or []
-        asked = [turn["content"] for turn in turns if turn.get("role") == "user"]
+        asked = [_last_question(turn["content"]) for turn in turns if turn.get("role") == "user"]
         more = {name: value for name, value in body.items() if name not in ("messages", "model", "stream")}
         entry = Entry(
             id=len(self.entries) + 1,

@@ -70,7 +70,8 @@ def expected_text(tag: str, tokens: int) -> str:
 
 def parse_script(text: str) -> dict[str, str]:
     """Read `stub:word=value,word` out of a model's name or a message; empty where there is none."""
-    _, found, rest = text.partition("stub:")
+    # The last one: questions without replies are sent as one message with what follows them.
+    _, found, rest = text.rpartition("stub:")
     words: dict[str, str] = {}
     for part in rest.split()[0].split(",") if found and rest.strip() else []:
         word, _, value = part.partition("=")
