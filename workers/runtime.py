@@ -124,13 +124,16 @@ class Runtime:
         place = self._places.take()
         if place is None:
             self._passed_over.set()
+            if self._draining.is_set():
+                self.backend.out.wake([job_id])  # this wake-up was for another worker
             yield None
             return
         try:
             yield self._admitted(place, job_id)
         finally:
             self._places.release()
-            self._give_places()
+        # Not after an exception: the job that raised it may be the next in turn, without end.
+        self._give_places()
 
     def _admitted(self, place: Place, job_id: UUID) -> UUID | None:
         if place is Place.FREE or self._draining.is_set():
@@ -325,7 +328,7 @@ class Runtime:
         finally:
             self._sweeping.discard(job_id)
             self._places.release()
-            self._give_places()
+        self._give_places()
 
     def _report_census(self) -> None:
         try:
