@@ -8,8 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy.orm import Session
-
 from chat_backend.bootstrap import Backend
 from chat_backend.config import Settings
 from chat_backend.services import housekeeping, model_titles
@@ -72,7 +70,7 @@ class Housekeeper:
             gone += self._delete(partial(housekeeping.forget_events, old=some))
         return gone > 0 or self._events_upto is not None
 
-    def _delete(self, delete: Callable[[Session], int]) -> int:
+    def _delete(self, delete: Callable[..., int]) -> int:
         """Delete in a transaction of its own, and leave the database to others for as long as that took."""
         began = time.monotonic()
         with self._backend.unit_of_work() as uow:
