@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
+from enum import Enum
 from typing import Protocol, TypeVar
 
 from sqlalchemy import text
@@ -31,6 +32,14 @@ _INFO = "row_locks"
 _LIMIT_WAIT = text("SELECT set_config('lock_timeout', :milliseconds, true)")
 
 
+class Level(Enum):
+    """The locks that a transaction takes after its first one, in the order in which it takes them."""
+
+    JOB = 1
+    QUOTA_DAY = 2
+    STORAGE = 3
+
+
 class Place(Protocol):
     """The place of a unit of work among the writers of its process."""
 
@@ -45,6 +54,8 @@ class LockQueues:
     def __init__(self, *, seconds: float, connections: int) -> None:
         self.seconds = seconds
         self.connections = threading.BoundedSemaphore(connections)
+        # Of each level apart: whoever holds a lock that others wait for may wait for one of a later level.
+        self.connections_of = {level: threading.BoundedSemaphore(max(1, connections // 2)) for level in Level}
         self._queues: dict[Hashable, deque[threading.Lock]] = {}
         self._mutex = threading.Lock()
 
@@ -119,7 +130,7 @@ class LockWaits:
         found = find()
         # Whoever has joined a queue may hold locks: it must not wait as one that holds nothing.
         if found is None or self._joined is not None:
-            return None if found is None else self.next(now, blocking)
+            return None if found is None else self.next(Level.JOB, now, blocking)
         deadline = time.monotonic() + self._queues.seconds
         self._session.rollback()  # nothing was written before the first lock; this gives the connection back
         with self._place.given_back():
@@ -149,17 +160,20 @@ class LockWaits:
         milliseconds = max(1, round(1000 * (deadline - time.monotonic())))
         self._session.execute(_LIMIT_WAIT, {"milliseconds": str(milliseconds)})
 
-    def next(self, now: Callable[[], Locked | None], blocking: Callable[[], Locked | None]) -> Locked | None:
+    def next(
+        self, level: Level, now: Callable[[], Locked | None], blocking: Callable[[], Locked | None]
+    ) -> Locked | None:
         locked = now()
         if locked is not None:
             return locked
-        if not self._queues.connections.acquire(timeout=CONNECTION_PATIENCE_SECONDS):
+        connections = self._queues.connections_of[level]
+        if not connections.acquire(timeout=CONNECTION_PATIENCE_SECONDS):
             raise _busy()
         with self._place.given_back():
             try:
                 return blocking()
             finally:
-                self._queues.connections.release()
+                connections.release()
 
 
 def lock_first(
@@ -181,11 +195,11 @@ def lock_first(
 
 
 def lock_next(
-    session: Session, *, now: Callable[[], Locked | None], blocking: Callable[[], Locked | None]
+    session: Session, level: Level, *, now: Callable[[], Locked | None], blocking: Callable[[], Locked | None]
 ) -> Locked | None:
-    """Take a further lock in a transaction that holds some already. Raises Unavailable if too many wait so."""
+    """Take a further lock, in the order of levels. Raises Unavailable if too many wait for one of its level."""
     waits: LockWaits | None = session.info.get(_INFO)
-    return waits.next(now, blocking) if waits else blocking()
+    return waits.next(level, now, blocking) if waits else blocking()
 
 
 def _busy() -> Unavailable:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 from uuid import UUID
 
-from sqlalchemy import Table, bindparam, func, insert
+from sqlalchemy import Table, bindparam, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -25,6 +25,7 @@ from chat_backend.models import AuditEntry, ChatSession, SessionEvent, UserStora
 from chat_backend.models.base import new_id, now
 from chat_backend.protocol import envelope
 from chat_backend.protocol.events import Happening, encode, framed
+from chat_backend.row_locks import Level, lock_next
 
 log = logging.getLogger(__name__)
 
@@ -33,18 +34,32 @@ _NEW_EVENTS = insert(cast(Table, SessionEvent.__table__))
 _NEW_ENTRIES = insert(cast(Table, AuditEntry.__table__))
 
 
-def _insert_storage(insert: Any, greatest: Any) -> Any:
-    statement = insert(UserStorage).values(user_id=bindparam("user_id"), stored_bytes=bindparam("first"))
+def _upsert_storage(insert: Any, greatest: Any) -> Any:
+    statement = insert(UserStorage).values(user_id=bindparam("of_user"), stored_bytes=bindparam("first"))
     total = greatest(0, UserStorage.stored_bytes + bindparam("added"))
     return statement.on_conflict_do_update(
         index_elements=[UserStorage.user_id], set_={"stored_bytes": total}
     ).returning(UserStorage.stored_bytes)
 
 
-_INSERT_STORAGE = {
-    "postgresql": _insert_storage(postgresql.insert, func.greatest),
-    "sqlite": _insert_storage(sqlite.insert, func.max),
+_UPSERT_STORAGE = {
+    "postgresql": _upsert_storage(postgresql.insert, func.greatest),
+    "sqlite": _upsert_storage(sqlite.insert, func.max),
 }
+# Without waiting; no row if it is locked, or not there yet.
+_UPDATE_STORAGE = (
+    update(UserStorage)
+    .where(
+        UserStorage.user_id
+        == select(UserStorage.user_id)
+        .where(UserStorage.user_id == bindparam("of_user"))
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    .values(stored_bytes=func.greatest(0, UserStorage.stored_bytes + bindparam("added")))
+    .returning(UserStorage.stored_bytes)
+    .execution_options(synchronize_session=False)
+)
 
 
 class Outbound(Protocol):
@@ -168,15 +183,23 @@ class UnitOfWork:
 
     def _charge_storage(self) -> None:
         # Last, and in one order: many transactions of a user meet at this row, and must neither wait long nor deadlock.
-        insert_storage = _INSERT_STORAGE[self.session.get_bind().dialect.name]
         for user_id, added in sorted(self._stored_bytes.items()):
-            used = self.session.scalar(insert_storage, {"user_id": user_id, "added": added, "first": max(0, added)})
+            used = self._add_storage({"of_user": user_id, "added": added, "first": max(0, added)})
             if user_id in self._storage_checked and (used or 0) > self.storage_limit:
                 raise TooLarge(
                     "You have used up your storage. Delete chats that you no longer need.",
                     code=ErrorCode.STORAGE_QUOTA_EXCEEDED,
                     details={"limit": self.storage_limit, "used": (used or 0) - added},
                 )
+
+    def _add_storage(self, row: dict[str, Any]) -> int | None:
+        upsert = _UPSERT_STORAGE[self.session.get_bind().dialect.name]
+        return lock_next(
+            self.session,
+            Level.STORAGE,
+            now=lambda: self.session.scalar(_UPDATE_STORAGE, row),
+            blocking=lambda: self.session.scalar(upsert, row),
+        )
 
     def tell_the_world(self, out: Outbound) -> None:
         """Deliver what was gathered; called once, after the commit."""

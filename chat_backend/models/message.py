@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint, and_
 from sqlalchemy.orm import Mapped, mapped_column
 
-from chat_backend.domain.enums import UNFINISHED_REPLY, MessageStatus, Role
+from chat_backend.domain.enums import FINISHED_MESSAGE, UNFINISHED_REPLY, MessageStatus, Role
 from chat_backend.models.base import Base, EnumText, byte_length
 
 # What a row takes beside its content, roughly: many empty messages fill a disk, too.
@@ -75,4 +75,4 @@ class Message(Base):
 
 STORED_BYTES = ROW_BYTES + byte_length(Message.content) + byte_length(Message.message_metadata)
 # A reply is charged when it is finished.
-STORAGE_IS_CHARGED = and_(Message.storage_user_id.is_not(None), Message.status.not_in(UNFINISHED_REPLY))
+STORAGE_IS_CHARGED = and_(Message.storage_user_id.is_not(None), Message.status.in_(FINISHED_MESSAGE))

@@ -26,7 +26,7 @@ from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message
 from chat_backend.models.base import database_clock, now
 from chat_backend.models.llm_job import DUE, FOLLOWING, LOST, MUST_WAIT
 from chat_backend.protocol.events import Happening
-from chat_backend.row_locks import lock_next
+from chat_backend.row_locks import Level, lock_next
 from chat_backend.services import prompts, summaries, titles
 from chat_backend.services.access import lock_session_of
 from chat_backend.services.llm_jobs import end
@@ -224,6 +224,7 @@ def _lock(uow: UnitOfWork, job_id: UUID) -> Owned | None:
         return None
     row = lock_next(
         uow.session,
+        Level.JOB,
         now=lambda: uow.session.execute(_OWNED_NOW, {"job_id": job_id}).one_or_none(),
         blocking=lambda: uow.session.execute(_OWNED_WAIT, {"job_id": job_id}).one_or_none(),
     )

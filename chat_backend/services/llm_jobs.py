@@ -28,7 +28,7 @@ from chat_backend.models import ChatSession, LlmJob, Message
 from chat_backend.models.base import database_clock, new_id, now
 from chat_backend.models.llm_job import UNFINISHED
 from chat_backend.protocol.events import Happening
-from chat_backend.row_locks import lock_next
+from chat_backend.row_locks import Level, lock_next
 from chat_backend.services import backlog, idempotency, quotas, summaries
 from chat_backend.services.access import WRITE, enter, no_such, session_of
 from chat_backend.services.idempotency import Intent
@@ -189,7 +189,7 @@ def lock_unfinished(session: Session, session_id: UUID, known: list[LlmJob]) -> 
         found = list(session.scalars(_UNFINISHED_NOW, which))
         return found if len(found) == len(known) else None
 
-    return lock_next(session, now=now, blocking=lambda: list(session.scalars(_UNFINISHED_WAIT, which))) or []
+    return lock_next(session, Level.JOB, now=now, blocking=lambda: list(session.scalars(_UNFINISHED_WAIT, which))) or []
 
 
 def _make_room(uow: UnitOfWork, chat: ChatSession, waiting: list[LlmJob], on_busy: str, user: User) -> None:
@@ -322,6 +322,7 @@ def cancel(uow: UnitOfWork, job_id: UUID, user: User, *, intent: Intent | None =
     which = {"job_id": job_id, "session_id": chat.id}
     job = lock_next(
         uow.session,
+        Level.JOB,
         now=lambda: uow.session.scalar(_JOB_NOW, which),
         blocking=lambda: uow.session.scalar(_JOB_WAIT, which),
     )

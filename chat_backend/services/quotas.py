@@ -21,7 +21,7 @@ from chat_backend.domain.errors import ErrorCode, TooMany
 from chat_backend.domain.quota import Amount, Quota, Reservation, Standing
 from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message, QuotaDay
 from chat_backend.models.base import now
-from chat_backend.row_locks import lock_next
+from chat_backend.row_locks import Level, lock_next
 from chat_backend.services import prompts
 
 # What is only reserved may be released at any moment.
@@ -62,7 +62,8 @@ def reserve(
     budget = quota.context.budget(*model, asked=asked["context_tokens"], max_tokens=most)
     reply = quota.context.reply(*model, max_tokens=most, budget=budget)
     prompt = _prompt_tokens(session, chat, question, quota, budget)
-    growth = sum(job.reserved_reply_tokens or 0 for job in waiting)
+    # Each reply comes between two of the user's messages, which are one turn of the prompt until then.
+    growth = sum((job.reserved_reply_tokens or 0) + 2 * tokens.TURN_OVERHEAD for job in waiting)
     # Settings may change before the job starts: it is held to what is reserved for it now.
     held = {"max_tokens": reply, "context_tokens": budget}
     return Reservation(max(prompt, min(prompt + growth, budget)), reply, held)
@@ -165,6 +166,7 @@ def _lock_day(session: Session, user_id: str, day: date) -> None:
     # An upsert in the end: a row that does not exist can't be locked by a select.
     lock_next(
         session,
+        Level.QUOTA_DAY,
         now=lambda: session.scalar(_DAY_NOW, which),
         blocking=lambda: _add(session, user_id, day, Amount()),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from chat_backend.domain.enums import MessageStatus
+from chat_backend.domain.enums import MessageStatus, is_finished
 from chat_backend.domain.user import User
 from chat_backend.models import ChatSession, Message
 from chat_backend.models.base import new_id, now
@@ -29,5 +29,5 @@ def add_message(uow: UnitOfWork, chat: ChatSession, user: User, *, content: str,
     values |= {"id": new_id(), "session_id": chat.id, "seq": chat.last_seq, "created_at": at, "updated_at": at}
     message = Message(content=content, storage_user_id=user.id, **(values | fields))
     uow.session.add(message)
-    uow.charge_storage(user.id, 0 if message.is_streaming else message.stored_bytes)
+    uow.charge_storage(user.id, message.stored_bytes if is_finished(message.status) else 0)
     return message

@@ -17,7 +17,7 @@ ARROWS = {
     "schemas": {"schemas", "domain"},
     "protocol": {"protocol", "schemas", "domain"},
     "models": {"models", "domain"},
-    "unit_of_work": {"models", "protocol", "domain"},
+    "unit_of_work": {"models", "protocol", "row_locks", "domain"},
     "row_locks": {"domain"},
     "services": {"services", "unit_of_work", "row_locks", "models", "protocol", "domain"},
     "queue": {"queue", "config", "domain", "startup"},

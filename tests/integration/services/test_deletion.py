@@ -114,8 +114,8 @@ def test_deleted_session_is_hidden_at_once(world: World) -> None:
     assert read(world, chat_sessions.page, ALICE, Page())["total_count"] == 0
     assert read(world, exports.sessions_of, None) == []
     assert read(world, exports.export, session_id) is None
-    assert read(world, events.current_offsets, [session_id]) == {}
-    assert read(world, events.current_offset, session_id) is None
+    assert read(world, events.current_cursors, [session_id]) == {}
+    assert read(world, events.current_cursor, session_id) is None
     for user in (ALICE, ADMIN):
         shown = read(world, stats.stats, user)
         assert (shown["total_sessions"], shown["messages_today"], shown["providers"]) == (0, 0, [])
@@ -150,7 +150,7 @@ def test_rows_of_deleted_session_go_in_portions(world: World) -> None:
 
     remove(world, session_id)
     with world.backend.unit_of_work() as uow:
-        assert housekeeping.delete_messages(uow.session, session_id) == housekeeping.DELETED_AT_ONCE
+        assert housekeeping.delete_messages(uow, session_id) == housekeeping.DELETED_AT_ONCE
     diagnosis = read(world, invariants.examine, patience_seconds=5)
     purge(world)
 

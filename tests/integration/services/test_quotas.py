@@ -135,7 +135,8 @@ def test_the_replies_that_a_prompt_waits_for_are_reserved_too(world: World) -> N
 
     second = world.ask(session_id, "And then?", quota=THOUSAND_TOKENS)
 
-    assert (first.reserved_prompt_tokens, second.reserved_prompt_tokens) == (6, 6 + 7 + 100)
+    # Both messages as one turn; then the reply between them, which makes three of it.
+    assert (first.reserved_prompt_tokens, second.reserved_prompt_tokens) == (6, 8 + 100 + 8)
 
 
 def test_tokens_that_are_used_up_refuse_the_next(world: World) -> None:
