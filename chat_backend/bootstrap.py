@@ -151,9 +151,12 @@ class _Turns:
         finally:
             place.give_back()
 
-    def acquire(self, *, urgent: bool) -> None:
-        """Take a place. Raises Unavailable if none is free in time."""
+    def acquire(self, *, urgent: bool, wait: bool = True) -> None:
+        """Take a place; if it may not wait, even where none is free. Raises Unavailable if none is free in time."""
         with self._freed:
+            if not wait:
+                self._free -= 1
+                return
             if not (self._wait_urgently() if urgent else self._wait()):
                 raise _unavailable()
             self._free -= 1
@@ -184,8 +187,8 @@ class _Place:
         self._turns = turns
         self._is_held = False
 
-    def take(self, *, urgent: bool) -> None:
-        self._turns.acquire(urgent=urgent)
+    def take(self, *, urgent: bool, wait: bool = True) -> None:
+        self._turns.acquire(urgent=urgent, wait=wait)
         self._is_held = True
 
     def give_back(self) -> None:
@@ -194,12 +197,12 @@ class _Place:
             self._turns.release()
 
     @contextmanager
-    def given_back(self) -> Iterator[None]:
+    def given_back(self, *, wait: bool) -> Iterator[None]:
         """Give the place back, then take one again; not after an error, for then the unit of work ends."""
         self.give_back()
         yield
         # Urgent: whoever has waited for a lock holds it now, and others wait for it.
-        self.take(urgent=True)
+        self.take(urgent=True, wait=wait)
 
 
 @contextmanager

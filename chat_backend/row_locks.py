@@ -43,8 +43,8 @@ class Level(Enum):
 class Place(Protocol):
     """The place of a unit of work among the writers of its process."""
 
-    def given_back(self) -> AbstractContextManager[None]:
-        """Give the place back for a while, then take one again."""
+    def given_back(self, *, wait: bool) -> AbstractContextManager[None]:
+        """Give the place back for a while, then take one again, at once if it may not wait for one."""
         ...
 
 
@@ -55,7 +55,7 @@ class LockQueues:
         self.seconds = seconds
         self.connections = threading.BoundedSemaphore(connections)
         # Of each level apart: whoever holds a lock that others wait for may wait for one of a later level.
-        self.connections_of = {level: threading.BoundedSemaphore(max(1, connections // 2)) for level in Level}
+        self.connections_of = {level: threading.BoundedSemaphore(max(1, connections - 1)) for level in Level}
         self._queues: dict[Hashable, deque[threading.Lock]] = {}
         self._mutex = threading.Lock()
 
@@ -133,7 +133,7 @@ class LockWaits:
             return None if found is None else self.next(Level.JOB, now, blocking)
         deadline = time.monotonic() + self._queues.seconds
         self._session.rollback()  # nothing was written before the first lock; this gives the connection back
-        with self._place.given_back():
+        with self._place.given_back(wait=True):
             self._joined = (found, self._queues.join(found, deadline))
             return self._wait_first(deadline, now, blocking)
 
@@ -169,7 +169,8 @@ class LockWaits:
         connections = self._queues.connections_of[level]
         if not connections.acquire(timeout=CONNECTION_PATIENCE_SECONDS):
             raise _busy()
-        with self._place.given_back():
+        # Those who hold places may wait for this lock: it must not wait for a place in turn.
+        with self._place.given_back(wait=False):
             try:
                 return blocking()
             finally:
