@@ -37,7 +37,6 @@ class Level(Enum):
 
     JOB = 1
     QUOTA_DAY = 2
-    STORAGE = 3
 
 
 class Place(Protocol):

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 from uuid import UUID
 
-from sqlalchemy import Table, bindparam, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Table, bindparam, func, insert, select
 from sqlalchemy.orm import Session
 
 from chat_backend.domain.cursor import Cursor
@@ -21,45 +20,18 @@ from chat_backend.domain.enums import AuditAction
 from chat_backend.domain.errors import ErrorCode, TooLarge
 from chat_backend.domain.trace import current_trace
 from chat_backend.domain.user import User
-from chat_backend.models import AuditEntry, ChatSession, SessionEvent, UserStorage
+from chat_backend.models import AuditEntry, ChatSession, SessionEvent, StorageChange
 from chat_backend.models.base import new_id, now
 from chat_backend.protocol import envelope
 from chat_backend.protocol.events import Happening, encode, framed
-from chat_backend.row_locks import Level, lock_next
 
 log = logging.getLogger(__name__)
 
 # Made once: to put a statement together costs as much as to execute it.
 _NEW_EVENTS = insert(cast(Table, SessionEvent.__table__))
 _NEW_ENTRIES = insert(cast(Table, AuditEntry.__table__))
-
-
-def _upsert_storage(insert: Any, greatest: Any) -> Any:
-    statement = insert(UserStorage).values(user_id=bindparam("of_user"), stored_bytes=bindparam("first"))
-    total = greatest(0, UserStorage.stored_bytes + bindparam("added"))
-    return statement.on_conflict_do_update(
-        index_elements=[UserStorage.user_id], set_={"stored_bytes": total}
-    ).returning(UserStorage.stored_bytes)
-
-
-_UPSERT_STORAGE = {
-    "postgresql": _upsert_storage(postgresql.insert, func.greatest),
-    "sqlite": _upsert_storage(sqlite.insert, func.max),
-}
-# Without waiting; no row if it is locked, or not there yet.
-_UPDATE_STORAGE = (
-    update(UserStorage)
-    .where(
-        UserStorage.user_id
-        == select(UserStorage.user_id)
-        .where(UserStorage.user_id == bindparam("of_user"))
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
-    .values(stored_bytes=func.greatest(0, UserStorage.stored_bytes + bindparam("added")))
-    .returning(UserStorage.stored_bytes)
-    .execution_options(synchronize_session=False)
-)
+_NEW_STORAGE_CHANGES = insert(cast(Table, StorageChange.__table__))
+STORED_BYTES_OF = select(func.sum(StorageChange.stored_bytes)).where(StorageChange.user_id == bindparam("of_user"))
 
 
 class Outbound(Protocol):
@@ -164,7 +136,10 @@ class UnitOfWork:
         self._cancels.append(job_id)
 
     def charge_storage(self, user_id: str, stored_bytes: int, *, check: bool = True) -> None:
-        """Add to what a user stores (negative: release); with check, the commit fails if it exceeds the quota."""
+        """Add to what a user stores (negative: release); with check, the commit fails if it exceeds the quota.
+
+        Transactions at the same moment do not see each other: together they may exceed it.
+        """
         self._stored_bytes[user_id] += stored_bytes
         if check and self.storage_limit:
             self._storage_checked.add(user_id)
@@ -182,24 +157,19 @@ class UnitOfWork:
         self._charge_storage()
 
     def _charge_storage(self) -> None:
-        # Last, and in one order: many transactions of a user meet at this row, and must neither wait long nor deadlock.
-        for user_id, added in sorted(self._stored_bytes.items()):
-            used = self._add_storage({"of_user": user_id, "added": added, "first": max(0, added)})
-            if user_id in self._storage_checked and (used or 0) > self.storage_limit:
+        changes = [
+            {"user_id": user_id, "stored_bytes": added} for user_id, added in self._stored_bytes.items() if added
+        ]
+        if changes:
+            self.session.connection().execute(_NEW_STORAGE_CHANGES, changes)
+        for user_id in self._storage_checked:
+            used = self.session.scalar(STORED_BYTES_OF, {"of_user": user_id}) or 0
+            if used > self.storage_limit:
                 raise TooLarge(
                     "You have used up your storage. Delete chats that you no longer need.",
                     code=ErrorCode.STORAGE_QUOTA_EXCEEDED,
-                    details={"limit": self.storage_limit, "used": (used or 0) - added},
+                    details={"limit": self.storage_limit, "used": int(used) - self._stored_bytes[user_id]},
                 )
-
-    def _add_storage(self, row: dict[str, Any]) -> int | None:
-        upsert = _UPSERT_STORAGE[self.session.get_bind().dialect.name]
-        return lock_next(
-            self.session,
-            Level.STORAGE,
-            now=lambda: self.session.scalar(_UPDATE_STORAGE, row),
-            blocking=lambda: self.session.scalar(upsert, row),
-        )
 
     def tell_the_world(self, out: Outbound) -> None:
         """Deliver what was gathered; called once, after the commit."""

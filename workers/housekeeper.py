@@ -10,7 +10,7 @@ from uuid import UUID
 
 from chat_backend.bootstrap import Backend
 from chat_backend.config import Settings
-from chat_backend.services import housekeeping, model_titles
+from chat_backend.services import housekeeping, model_titles, storage
 
 # Half of the interval at which it is called: as much as is written at a legal rate meanwhile is deleted in less.
 BUDGET_SECONDS = 30.0
@@ -62,6 +62,7 @@ class Housekeeper:
         keys_seconds, events_seconds = settings.idempotency_retention_seconds, settings.event_retention_seconds
         gone = self._delete(partial(housekeeping.forget_expired, keys_seconds=keys_seconds))
         gone += self._delete(partial(housekeeping.forget_audit, days=settings.audit_days))
+        gone += self._delete(storage.compact)
         with self._backend.reading() as session:
             old, self._events_upto = housekeeping.old_events(
                 session, events_seconds=events_seconds, after=self._events_upto

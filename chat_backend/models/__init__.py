@@ -10,8 +10,8 @@ from chat_backend.models.message import Message
 from chat_backend.models.participant import Participant
 from chat_backend.models.quota_day import QuotaDay
 from chat_backend.models.session_event import SessionEvent
+from chat_backend.models.storage_change import StorageChange
 from chat_backend.models.ticket import Ticket
-from chat_backend.models.user_storage import UserStorage
 
 __all__ = [
     "AuditEntry",
@@ -25,7 +25,7 @@ __all__ = [
     "Participant",
     "QuotaDay",
     "SessionEvent",
+    "StorageChange",
     "Ticket",
-    "UserStorage",
     "db",
 ]

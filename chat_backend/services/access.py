@@ -96,11 +96,6 @@ def let_in(session: Session, session_id: UUID, user: User, *, lock: bool = False
     return chat, role
 
 
-def is_participant(session: Session, session_id: UUID, user_id: str) -> bool:
-    """Return whether a user takes part in a chat session."""
-    return session.scalar(_ROLE, {"session_id": session_id, "user_id": user_id}) is not None
-
-
 def granted(role: str) -> Access:
     """Return what a participant's role allows."""
     return _GRANTED.get(role, READ)

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, sel
 from sqlalchemy.orm import Session
 
 from chat_backend.domain.enums import ENDED_JOB, UNFINISHED_REPLY, JobStatus, MessageStatus, Purpose
-from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message, SessionEvent, UserStorage
+from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message, SessionEvent, StorageChange
 from chat_backend.models.base import database_clock, now
 from chat_backend.models.llm_job import MUST_WAIT, QUEUED, RUNNING, UNFINISHED
 from chat_backend.models.message import STORAGE_IS_CHARGED, STORED_BYTES
@@ -191,11 +191,21 @@ def _wrong_storage(patience_seconds: float) -> Select[str]:
         .group_by(Message.storage_user_id)
         .subquery()
     )
+    counted = (
+        select(StorageChange.user_id, func.sum(StorageChange.stored_bytes).label("stored_bytes"))
+        .group_by(StorageChange.user_id)
+        .subquery()
+    )
     # Not a full outer join: SQLite has it only since 3.39.
-    counted, actual = func.coalesce(UserStorage.stored_bytes, 0), func.coalesce(stored.c.stored_bytes, 0)
-    with_row = select(UserStorage.user_id).outerjoin(stored, stored.c.user_id == UserStorage.user_id)
-    without_row = select(stored.c.user_id).outerjoin(UserStorage, stored.c.user_id == UserStorage.user_id)
-    found = with_row.where(counted != actual).union(without_row.where(counted != actual)).subquery()
+    differs = func.coalesce(counted.c.stored_bytes, 0) != func.coalesce(stored.c.stored_bytes, 0)
+    same_user = counted.c.user_id == stored.c.user_id
+    found = (
+        select(counted.c.user_id)
+        .outerjoin(stored, same_user)
+        .where(differs)
+        .union(select(stored.c.user_id).outerjoin(counted, same_user).where(differs))
+        .subquery()
+    )
     return select(found.c.user_id)
 
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, tuple_
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from chat_backend.domain.enums import AuditAction, ParticipantRole
 from chat_backend.domain.errors import Conflict, ErrorCode, InvalidInput
 from chat_backend.domain.strict_json import storable
 from chat_backend.domain.user import User
-from chat_backend.models import ChatSession, IdempotencyKey, Participant, Ticket
+from chat_backend.models import ChatSession, IdempotencyKey, Participant
 from chat_backend.models.base import now
 from chat_backend.protocol.events import Happening
 from chat_backend.services import idempotency
@@ -96,7 +96,6 @@ def dismiss(uow: UnitOfWork, session_id: UUID, user: User, user_id: str) -> None
         raise no_such("participant")
     _refuse_owner(participant)
     uow.session.delete(participant)
-    uow.session.execute(delete(Ticket).where(Ticket.session_id == session_id, Ticket.user_id == user_id))
     _tell(uow, chat, user)
     role_before = participant.role
     uow.record(chat, AuditAction.PARTICIPANT_REMOVED, user, participant_id=user_id, role_before=role_before)

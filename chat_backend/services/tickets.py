@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from chat_backend.domain.user import User
 from chat_backend.models import Ticket
 from chat_backend.models.base import database_now
-from chat_backend.services.access import READ, enter, is_participant
+from chat_backend.services.access import READ, enter
 from chat_backend.unit_of_work import UnitOfWork
 
 
@@ -42,14 +42,17 @@ def is_known(session: Session, session_id: UUID, text: str) -> bool:
 
 
 def redeem(uow: UnitOfWork, session_id: UUID, text: str) -> User | None:
-    """Use a ticket up; None if it is unknown, was used, has ended, or its user is no participant any more."""
-    # A ticket that is locked is being used, or deleted with its user's removal.
+    """Use a ticket up; None if it is unknown, was used, or has ended.
+
+    Whether its user still takes part is for the session to say, as for any user.
+    """
+    # A ticket that is locked is being used, or deleted with its session.
     found = select(Ticket.digest).where(Ticket.digest == _digest(text), Ticket.session_id == session_id)
     unlocked = found.with_for_update(skip_locked=True).scalar_subquery()
     used = delete(Ticket).where(Ticket.digest == unlocked).execution_options(synchronize_session=False)
     ended = (Ticket.expires_at < database_now()).label("ended")
     row = uow.session.execute(used.returning(Ticket.user_id, ended, Ticket.token_expires_at)).first()
-    if row is None or row.ended or not is_participant(uow.session, session_id, row.user_id):
+    if row is None or row.ended:
         return None
     return User(row.user_id, expires_at=row.token_expires_at)
 

@@ -19,16 +19,17 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
-        "user_storage",
+        "storage_changes",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("user_id", sa.String(length=255), nullable=False),
         sa.Column("stored_bytes", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("stored_bytes >= 0", name=op.f("check_valid_user_storage")),
-        sa.PrimaryKeyConstraint("user_id", name=op.f("pk_user_storage")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_storage_changes")),
     )
+    op.create_index("idx_storage_changes_user", "storage_changes", ["user_id", "stored_bytes"])
     op.add_column("chat_messages", sa.Column("storage_user_id", sa.String(length=255), nullable=True))
 
 
 def downgrade() -> None:
-    refuse_to_lose("what users store", "SELECT 1 FROM user_storage WHERE stored_bytes > 0 LIMIT 1")
+    refuse_to_lose("what users store", "SELECT 1 FROM storage_changes LIMIT 1")
     op.drop_column("chat_messages", "storage_user_id")
-    op.drop_table("user_storage")
+    op.drop_table("storage_changes")

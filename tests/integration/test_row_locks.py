@@ -177,18 +177,6 @@ def act(world: World, entry: Entry, at: Place, user: User) -> None:
         entry(uow, at, user)
 
 
-def test_ticket_of_a_removed_user_stays_dead(world: World) -> None:
-    at = furnish(world)
-    with world.backend.unit_of_work() as uow:
-        ticket, _ = tickets.issue(uow, at.session_id, MEMBER, seconds=30)
-    with world.backend.unit_of_work() as uow:
-        remove_member(uow, at, OWNER)
-    admit(world, at.session_id, "member")
-
-    with world.backend.unit_of_work() as uow:
-        assert tickets.redeem(uow, at.session_id, ticket) is None
-
-
 def test_stranger_neither_waits_nor_locks(world: World, pool: ThreadPoolExecutor, outsider: Engine) -> None:
     at = furnish(world)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from uuid import UUID
@@ -14,6 +13,7 @@ from flask import Flask
 from chat_backend.config import Settings
 from chat_backend.domain.enums import ParticipantRole
 from chat_backend.domain.user import User
+from chat_backend.services import storage
 from chat_backend.services.invariants import examine
 from chat_backend.web.app import create_app
 from chat_backend.web.websocket.connection import Connection
@@ -164,20 +164,20 @@ def test_edit_over_the_quota_is_refused(rest: Rest, full: str) -> None:
     assert rest.get(f"/messages/{message['id']}").get_json()["content"] == LONG
 
 
-def test_sessions_at_once_share_one_quota(app: Flask, rest: Rest) -> None:
-    sessions = [rest.new_session() for _ in range(6)]
-    statuses: list[int] = []
+def test_many_changes_are_replaced_by_their_sum(app: Flask, rest: Rest) -> None:
+    backend, session_id = app.extensions["backend"], rest.new_session()
+    message = rest.say(session_id, "Short")
+    for number in range(storage.MOST_CHANGES + 1):
+        rest.put(f"/messages/{message['id']}", {"content": "x" * (1 + number % 2)})
+    before = used(rest)
 
-    def send(session_id: str) -> None:
-        statuses.append(rest.of(OWNER).post(f"/sessions/{session_id}/messages", {"content": LONG}).status_code)
+    with backend.unit_of_work() as uow:
+        replaced = storage.compact(uow.session)
 
-    threads = [threading.Thread(target=send, args=(session_id,)) for session_id in sessions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-
-    assert sorted(statuses) == [201, 201, 413, 413, 413, 413]
+    assert replaced > storage.MOST_CHANGES
+    assert used(rest) == before
+    with backend.unit_of_work() as uow:
+        assert storage.compact(uow.session) == 0
 
 
 def test_zero_means_no_quota(settings: Settings) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import delete, func, select
 from chat_backend.bootstrap import Backend, connect
 from chat_backend.config import Settings
 from chat_backend.domain.enums import UNFINISHED_JOB, JobStatus, MessageStatus
-from chat_backend.models import ChatSession, IdempotencyKey, LlmAttempt, LlmJob, Message
+from chat_backend.models import ChatSession, IdempotencyKey, LlmAttempt, LlmJob, Message, StorageChange
 from chat_backend.services.invariants import examine
 from tests.support import processes
 from tests.support.chat import Chat
@@ -134,7 +134,7 @@ class Deployment:
     def fresh(self) -> None:
         """Begin anew: no rows, no ledger."""
         with self.backend.unit_of_work() as uow:
-            for table in (ChatSession, IdempotencyKey):
+            for table in (ChatSession, IdempotencyKey, StorageChange):
                 uow.session.execute(delete(table))
         self.stub.clear()
 

@@ -88,7 +88,8 @@ def refusal(
         retry_after_seconds=wait if retryable else None,
         error_type=word,
     )
-    error.provider_message = sentence_in(said)
+    if code != ErrorCode.PROVIDER_MODERATED:  # what a moderation says quotes what it flagged
+        error.provider_message = sentence_in(said)
     return error
 
 

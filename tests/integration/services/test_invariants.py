@@ -11,7 +11,7 @@ from sqlalchemy import delete, insert, literal, select, update
 
 from chat_backend.cli.main import main
 from chat_backend.domain.enums import JobStatus, MessageStatus, Outcome
-from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message, SessionEvent, UserStorage
+from chat_backend.models import ChatSession, LlmAttempt, LlmJob, Message, SessionEvent, StorageChange
 from chat_backend.models.base import new_id
 from chat_backend.services.invariants import examine
 from tests.integration.services.conftest import World
@@ -80,10 +80,10 @@ BREAKS: dict[str, tuple[Callable[[], Any], set[str]]] = {
     "a lost attempt": (lambda: delete(LlmAttempt), {"miscounted_attempts"}),
     "a second reply": (second_reply, {"doubled_replies", "seq_holes", "miscounts", "wrong_storage"}),
     "a wrong storage count": (
-        lambda: update(UserStorage).values(stored_bytes=UserStorage.stored_bytes + 1),
+        lambda: insert(StorageChange).values(user_id="ann", stored_bytes=1),
         {"wrong_storage"},
     ),
-    "a lost storage count": (lambda: delete(UserStorage), {"wrong_storage"}),
+    "a lost storage count": (lambda: delete(StorageChange), {"wrong_storage"}),
 }
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import event, update
 
 from chat_backend.bootstrap import Backend, connect
 from chat_backend.config import Settings
+from chat_backend.domain.cursor import Cursor
 from chat_backend.domain.user import User
 from chat_backend.models import ChatSession, Message, SessionEvent
 from chat_backend.models.base import now
@@ -86,7 +87,7 @@ def test_replay_reads_no_more_than_it_sends(backend: Backend, session_id: UUID) 
 
     event.listen(*listen)
     try:
-        log = reader.look(feed, ann, since=0)
+        log = reader.look(feed, ann, since=Cursor(0))
     finally:
         event.remove(*listen)
 
