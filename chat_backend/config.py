@@ -430,7 +430,12 @@ class Settings:
     llm_max_attempts: int = setting(3, "Failed attempts at one provider before the next, or the end.", _int(1, 20))
     llm_backoff_base_seconds: float = setting(1.0, "First step of the backoff between attempts.", _seconds(0.001, 60))
     llm_backoff_cap_seconds: float = setting(20.0, "Longest backoff between attempts.", _seconds(0.001, 600))
-    breaker_failures: int = setting(5, "Failures in a row that open a provider's circuit breaker.", _int(1, 1000))
+    breaker_failures: int = setting(
+        5,
+        "Failures in a row, of at least two jobs, that open a provider's circuit breaker; only failures of two users open "
+        "it for everyone.",
+        _int(1, 1000),
+    )
     breaker_open_seconds: float = setting(30.0, "How long an open circuit breaker refuses.", _seconds(0.1, 3600))
 
     # Workers

@@ -180,6 +180,7 @@ export default {
   TOO_MANY_CONNECTIONS: "There are too many open connections. Close some windows.",
   RATE_LIMITED: "That was too much at once. Wait a moment and try again.",
   QUOTA_EXCEEDED: "What you may use of the models today is used up.",
+  STORAGE_QUOTA_EXCEEDED: "Your storage is full. Delete chats to go on.",
   SERVER_RESTARTING: "The server is restarting. Try again in a moment.",
   INTERNAL_ERROR: "Something went wrong in the server.",
   DATABASE_UNAVAILABLE: "The server's database is away. Try again in a moment.",
