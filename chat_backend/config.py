@@ -149,7 +149,7 @@ def _redis_url(value: str) -> str:
 
 def _cert_reqs(value: str) -> str:
     found = value.lower().removeprefix("cert_")
-    if found not in {"required", "optional", "none"}:
+    if found not in {"required", "none"}:
         raise ValueError("must be one of required, none")
     return found
 
@@ -166,18 +166,10 @@ def _file(value: str) -> str:
     return value
 
 
-def _ca_file(value: str) -> str:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(_file(value))
-    except OSError:
-        raise ValueError("must name a file of PEM certificates") from None
-    return value
-
-
 _TLS_OPTIONS: dict[str, Callable[[str], str]] = {
     "ssl_cert_reqs": _cert_reqs,
     "ssl_check_hostname": _true_or_false,
-    "ssl_ca_certs": _ca_file,
+    "ssl_ca_certs": _certificates,
     "ssl_certfile": _file,
     "ssl_keyfile": _file,
 }
@@ -262,7 +254,7 @@ class Settings:
         _cert_reqs,
     )
     redis_ca_file: str = setting(
-        "", "Certificate authority of `rediss://` servers, a PEM file; empty: those of the system.", _ca_file
+        "", "Certificate authority of `rediss://` servers, a PEM file; empty: those of the system.", _certificates
     )
     celery_broker_url: str = setting("", "Another broker for wake-ups; empty: `REDIS_URL`.", _broker_url, secret=True)
     celery_remote_control: bool = setting(
@@ -432,8 +424,8 @@ class Settings:
     llm_backoff_cap_seconds: float = setting(20.0, "Longest backoff between attempts.", _seconds(0.001, 600))
     breaker_failures: int = setting(
         5,
-        "Failures in a row, of at least two jobs, that open a provider's circuit breaker; only failures of two users open "
-        "it for everyone.",
+        "Failures in a row, of at least two jobs, that open a provider's circuit breaker; for everyone only if "
+        "they are of two users.",
         _int(1, 1000),
     )
     breaker_open_seconds: float = setting(30.0, "How long an open circuit breaker refuses.", _seconds(0.1, 3600))

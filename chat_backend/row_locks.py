@@ -1,8 +1,9 @@
 """Wait for row locks without holding what other transactions need.
 
 On PostgreSQL a locked row may stay locked for as long as its transaction hangs. Every lock is therefore first tried
-without waiting. Who has to wait gives its writer place back, and before its first lock its connection too. Within a
-process, transactions that want the same lock queue in memory, and only the first of them waits in the database.
+without waiting. A transaction that must wait gives back its writer place and, before its first lock, its connection.
+Within a process, transactions that want the same lock queue in memory, and only the first of them waits in the
+database.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ Locked = TypeVar("Locked")
 
 RETRY_AFTER_SECONDS = 2
 POLL_SECONDS = 0.05
-# How long a transaction that holds locks, and therefore keeps its place, waits to be among the waiting connections.
-CONNECTION_PATIENCE_SECONDS = 0.5
+# A transaction that already holds locks keeps its place, so it may wait only this long to be one of
+# the waiting connections.
+CONNECTION_WAIT_SECONDS = 0.5
 # A request in a queue holds a greenlet or a thread.
 MAX_QUEUED = 100
 _INFO = "row_locks"
@@ -53,7 +55,7 @@ class LockQueues:
     def __init__(self, *, seconds: float, connections: int) -> None:
         self.seconds = seconds
         self.connections = threading.BoundedSemaphore(connections)
-        # Of each level apart: whoever holds a lock that others wait for may wait for one of a later level.
+        # One semaphore per level: the holder of a lock may itself wait for a lock of a later level.
         self.connections_of = {level: threading.BoundedSemaphore(max(1, connections - 1)) for level in Level}
         self._queues: dict[Hashable, deque[threading.Lock]] = {}
         self._mutex = threading.Lock()
@@ -120,6 +122,7 @@ class LockWaits:
         now: Callable[[], Locked | None],
         blocking: Callable[[], Locked | None],
     ) -> Locked | None:
+        """Take the first lock; see `lock_first`."""
         if key is None or not self._queues.is_contended(key):
             locked = now()
             if locked is not None:
@@ -127,9 +130,11 @@ class LockWaits:
                     self._joined = (key, ticket)
                 return locked
         found = find()
-        # Whoever has joined a queue may hold locks: it must not wait as one that holds nothing.
-        if found is None or self._joined is not None:
-            return None if found is None else self.next(Level.JOB, now, blocking)
+        if found is None:
+            return None
+        if self._joined is not None:
+            # A transaction that has joined a queue may hold locks, so it must keep its connection.
+            return self.next(Level.JOB, now, blocking)
         deadline = time.monotonic() + self._queues.seconds
         self._session.rollback()  # nothing was written before the first lock; this gives the connection back
         with self._place.given_back(wait=True):
@@ -162,11 +167,12 @@ class LockWaits:
     def next(
         self, level: Level, now: Callable[[], Locked | None], blocking: Callable[[], Locked | None]
     ) -> Locked | None:
+        """Take a further lock; see `lock_next`."""
         locked = now()
         if locked is not None:
             return locked
         connections = self._queues.connections_of[level]
-        if not connections.acquire(timeout=CONNECTION_PATIENCE_SECONDS):
+        if not connections.acquire(timeout=CONNECTION_WAIT_SECONDS):
             raise _busy()
         # Those who hold places may wait for this lock: it must not wait for a place in turn.
         with self._place.given_back(wait=False):

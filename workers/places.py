@@ -28,7 +28,7 @@ class Places:
         self._lock = threading.Lock()
 
     def take(self, *, newcomer: bool = True) -> Place | None:
-        """Take a place, a reserved one only for a newcomer; None where there is none. Whoever takes one releases it."""
+        """Take a place, a reserved one only for a newcomer; Return None if none is free; the caller must release it."""
         with self._lock:
             if self._taken >= (self._most if newcomer else self._count):
                 return None

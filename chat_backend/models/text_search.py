@@ -16,8 +16,8 @@ from chat_backend.domain.text import IGNORED, REPLACED
 _CASEFOLD_SINCE = (18,)
 
 
-class reads(FunctionElement[bool]):
-    """`reads(column, term)`: true if the column holds the term, both compared as `domain.text.fold` does.
+class contains_folded(FunctionElement[bool]):
+    """`contains_folded(column, term)`: true if the column holds the term, both compared as `domain.text.fold` does.
 
     The term is taken literally: it is no pattern. PostgreSQL folds by its own tables, the column and the term alike.
     Before version 18 it lowers letters outside ASCII only if `LC_CTYPE` of the database is a UTF-8 locale.
@@ -30,15 +30,15 @@ class reads(FunctionElement[bool]):
         super().__init__(column, term)
 
 
-@compiles(reads, "sqlite")
-def _in_sqlite(element: reads, compiler: SQLCompiler, **options: Any) -> str:
+@compiles(contains_folded, "sqlite")
+def _in_sqlite(element: contains_folded, compiler: SQLCompiler, **options: Any) -> str:
     # The connection has `fold` (models/engine.py).
     column, term = (compiler.process(clause, **options) for clause in element.clauses)
     return f"instr(fold({column}), fold({term})) > 0"
 
 
-@compiles(reads, "postgresql")
-def _in_postgresql(element: reads, compiler: SQLCompiler, **options: Any) -> str:
+@compiles(contains_folded, "postgresql")
+def _in_postgresql(element: contains_folded, compiler: SQLCompiler, **options: Any) -> str:
     can_fold = (compiler.dialect.server_version_info or (0,)) >= _CASEFOLD_SINCE
     column, term = (_folded(compiler.process(clause, **options), can_fold) for clause in element.clauses)
     return f"strpos({column}, {term}) > 0"

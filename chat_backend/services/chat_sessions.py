@@ -14,7 +14,7 @@ from chat_backend.domain.user import User
 from chat_backend.models import ChatSession, LlmJob, Message, Participant, Ticket
 from chat_backend.models.base import now
 from chat_backend.models.llm_job import UNFINISHED
-from chat_backend.models.text_search import reads
+from chat_backend.models.text_search import contains_folded
 from chat_backend.protocol.events import Happening
 from chat_backend.services import housekeeping, idempotency, llm_jobs, quotas
 from chat_backend.services.access import OWN, READ, enter, no_such
@@ -65,7 +65,7 @@ def page(session: Session, user: User, asked: Page, *, title: str | None = None,
     conditions = [Participant.user_id == user.id]
     conditions += [getattr(ChatSession, name) == value for name, value in filters.items()]
     if title is not None:
-        conditions.append(reads(ChatSession.title, title))
+        conditions.append(contains_folded(ChatSession.title, title))
     mine = select(ChatSession).join(Participant, Participant.session_id == ChatSession.id).where(*conditions)
     # Ids are made in time order, so the index on (user, session) is the order of creation too.
     column = Participant.session_id

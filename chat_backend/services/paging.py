@@ -32,7 +32,7 @@ class Page:
     def of(cls, *, page: int, page_size: int, order: str, cursor: str | None = None) -> Page:
         """Return the page a query asks for; a cursor goes on in the order it was given in.
 
-        Raises InvalidInput for a cursor that is none of ours.
+        Raises InvalidInput if the cursor is invalid.
         """
         if cursor is None:
             return cls(page, page_size, order == "desc")

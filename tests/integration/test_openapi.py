@@ -71,8 +71,14 @@ def owner(request: pytest.FixtureRequest, make_app: MakeApp) -> Owner:
     return Owner(Rest(app, None), by[request.param])
 
 
-def operations(app: Flask) -> list[schemathesis.APIOperation]:
-    schema = schemathesis.openapi.from_wsgi(DOCUMENT, app, config=SchemathesisConfig.from_dict(CONFIG))
+def operations(app: Flask, *, any_json: bool = False) -> list[schemathesis.APIOperation]:
+    """Return what the document describes; with any_json, values in objects of the client's own are not described."""
+    config = SchemathesisConfig.from_dict(CONFIG)
+    document = app.test_client().get(DOCUMENT).get_json()
+    if any_json:
+        document["components"]["schemas"]["JsonValue"] = {}
+    schema = schemathesis.openapi.from_dict(document, config=config)
+    schema.app, schema.location = app, DOCUMENT
     return [found.ok() for found in schema.get_all_operations()]
 
 
@@ -121,7 +127,8 @@ def tried(operation: schemathesis.APIOperation, owner: Owner) -> int:
 
 @pytest.mark.timeout(300)
 def test_no_invalid_request_is_taken(sqlite_app: Flask) -> None:
-    for operation in filter(takes_input, operations(sqlite_app)):
+    # A value that breaks one of JsonValue's alternatives may still be another one.
+    for operation in filter(takes_input, operations(sqlite_app, any_json=True)):
 
         @EXAMPLES
         @given(case=operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
