@@ -17,7 +17,7 @@ WRONG = [
     ("REDIS_URL", "http://localhost", "must be a redis:// or rediss:// address"),
     ("REDIS_URL", "rediss://host?ssl_cert_reqs=CERT_MAYBE", "has the parameter ssl_cert_reqs, which must be one of"),
     ("REDIS_URL", "rediss://host?ssl_check_hostname=1", "has the parameter ssl_check_hostname, which must be true or"),
-    ("REDIS_URL", "rediss://host?ssl_ca_certs=/nowhere.pem", "has the parameter ssl_ca_certs, which must be a file of certificates"),
+    ("REDIS_URL", "rediss://host?ssl_ca_certs=/nowhere.pem", "has the parameter ssl_ca_certs, which must be a file"),
     ("REDIS_URL", "rediss://host?ssl=true", "has the unknown parameter ssl: known are ssl_cert_reqs"),
     ("REDIS_URL", "redis://host?ssl_cert_reqs=none", "has TLS parameters, but redis:// is not TLS: write rediss://"),
     ("CELERY_BROKER_URL", "rediss://a;rediss://b?ssl_cert_reqs=no", "has the parameter ssl_cert_reqs, which must be"),
