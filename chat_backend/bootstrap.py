@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 POOL_SIZE = 20
 WRITERS = 4
-WRITER_PATIENCE_SECONDS = 15.0
+WRITER_PATIENCE_SECONDS = 25.0
 # PostgreSQL, in words that its driver does not call operational: read-only after a failover, a transaction that
 # idled too long, shutting down, no tables yet.
 NO_TABLE = "42P01"
@@ -197,12 +197,12 @@ class _Place:
             self._turns.release()
 
     @contextmanager
-    def given_back(self, *, wait: bool) -> Iterator[None]:
+    def given_back(self) -> Iterator[None]:
         """Give the place back, then take one again; not after an error, for then the unit of work ends."""
         self.give_back()
         yield
-        # Urgent: whoever has waited for a lock holds it now, and others wait for it.
-        self.take(urgent=True, wait=wait)
+        # At once, even if none is free: it holds the lock now, and those who hold places may wait for that.
+        self.take(urgent=True, wait=False)
 
 
 @contextmanager

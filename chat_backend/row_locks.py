@@ -44,8 +44,8 @@ class Level(Enum):
 class Place(Protocol):
     """The place of a unit of work among the writers of its process."""
 
-    def given_back(self, *, wait: bool) -> AbstractContextManager[None]:
-        """Give the place back for a while, then take one again, at once if it may not wait for one."""
+    def given_back(self) -> AbstractContextManager[None]:
+        """Give the place back for a while, then take one again without waiting."""
         ...
 
 
@@ -137,7 +137,7 @@ class LockWaits:
             return self.next(Level.JOB, now, blocking)
         deadline = time.monotonic() + self._queues.seconds
         self._session.rollback()  # nothing was written before the first lock; this gives the connection back
-        with self._place.given_back(wait=True):
+        with self._place.given_back():
             self._joined = (found, self._queues.join(found, deadline))
             return self._wait_first(deadline, now, blocking)
 
@@ -174,8 +174,7 @@ class LockWaits:
         connections = self._queues.connections_of[level]
         if not connections.acquire(timeout=CONNECTION_WAIT_SECONDS):
             raise _busy()
-        # Those who hold places may wait for this lock: it must not wait for a place in turn.
-        with self._place.given_back(wait=False):
+        with self._place.given_back():
             try:
                 return blocking()
             finally:
